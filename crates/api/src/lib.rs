@@ -5,7 +5,11 @@
 //! repeated under `/bulkhead/`: what Docker's API can say is said through it.
 
 pub mod bulkhead;
+pub mod client;
 pub mod docker;
+pub mod multiplex;
+
+pub use client::{Client, Error, Result};
 
 /// The version of the Docker Engine API that both sides speak.
 pub const API_VERSION: &str = "1.51";
