@@ -67,13 +67,22 @@ async fn product(
     Path(sku): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Product>, (StatusCode, Json<Value>)> {
-    service::log("look up product", &headers, &BTreeMap::from([("sku", sku.clone())]));
+    service::log(
+        "look up product",
+        &headers,
+        &BTreeMap::from([("sku", sku.clone())]),
+    );
     products
         .iter()
         .find(|product| product.sku == sku)
         .cloned()
         .map(Json)
-        .ok_or_else(|| error(StatusCode::NOT_FOUND, &format!("there is no product '{sku}'")))
+        .ok_or_else(|| {
+            error(
+                StatusCode::NOT_FOUND,
+                &format!("there is no product '{sku}'"),
+            )
+        })
 }
 
 fn error(status: StatusCode, reason: &str) -> (StatusCode, Json<Value>) {

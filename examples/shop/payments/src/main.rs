@@ -65,7 +65,8 @@ impl Ledger {
             }
         }
         self.oldest_first.push_back(request.order_id.clone());
-        self.by_order.insert(request.order_id.clone(), payment.clone());
+        self.by_order
+            .insert(request.order_id.clone(), payment.clone());
         Ok(payment)
     }
 }
@@ -73,7 +74,9 @@ impl Ledger {
 fn payment_id() -> std::io::Result<String> {
     let mut bytes = [0; 12];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().fold("pay_".to_owned(), |id, byte| format!("{id}{byte:02x}")))
+    Ok(bytes
+        .iter()
+        .fold("pay_".to_owned(), |id, byte| format!("{id}{byte:02x}")))
 }
 
 type Shared = Arc<Mutex<Ledger>>;
@@ -101,19 +104,29 @@ async fn pay(
     headers: HeaderMap,
     body: Result<Json<Request>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Payment>), Failure> {
-    let Json(request) = body.map_err(|rejection| error(rejection.status(), &rejection.body_text()))?;
+    let Json(request) =
+        body.map_err(|rejection| error(rejection.status(), &rejection.body_text()))?;
     if request.order_id.is_empty() || request.order_id.len() > ORDER_ID_BYTES_MAX {
-        return Err(error(StatusCode::UNPROCESSABLE_ENTITY, "order_id must have 1 to 64 bytes"));
+        return Err(error(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "order_id must have 1 to 64 bytes",
+        ));
     }
     if request.amount_cents == 0 {
-        return Err(error(StatusCode::UNPROCESSABLE_ENTITY, "amount_cents must be at least 1"));
+        return Err(error(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "amount_cents must be at least 1",
+        ));
     }
     let payment = ledger
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .pay(&request)
         .map_err(|cause| {
-            error(StatusCode::INTERNAL_SERVER_ERROR, &format!("no random numbers: {cause}"))
+            error(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                &format!("no random numbers: {cause}"),
+            )
         })?;
     if payment.amount_cents != request.amount_cents {
         return Err(error(

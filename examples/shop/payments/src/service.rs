@@ -18,9 +18,11 @@ pub fn run(port: u16, router: Router) -> ExitCode {
         .build()
         .and_then(|runtime| {
             runtime.block_on(async {
-                let listener =
-                    tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
-                println!("{}", json!({"message": format!("listening on port {port}")}));
+                let listener = tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
+                println!(
+                    "{}",
+                    json!({"message": format!("listening on port {port}")})
+                );
                 // PID 1 gets no default action for signals: without this, it could not be stopped.
                 let mut terminate = signal(SignalKind::terminate())?;
                 let mut interrupt = signal(SignalKind::interrupt())?;
@@ -45,8 +47,13 @@ pub fn run(port: u16, router: Router) -> ExitCode {
 
 /// One line of JSON on stdout, with the trace that the request belongs to.
 pub fn log(message: &str, headers: &HeaderMap, fields: &BTreeMap<&str, String>) {
-    let trace = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    println!("{}", json!({"message": message, "traceparent": trace, "fields": fields}));
+    let trace = headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok());
+    println!(
+        "{}",
+        json!({"message": message, "traceparent": trace, "fields": fields})
+    );
 }
 
 /// Exit code 0 if the service on this port answers 200 to `GET /healthz`.
@@ -72,6 +79,11 @@ fn status_line(port: u16) -> std::io::Result<Vec<u8>> {
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(4096).read_to_end(&mut answer)?;
-    answer.truncate(answer.iter().position(|byte| *byte == b'\r').unwrap_or(answer.len()));
+    answer.truncate(
+        answer
+            .iter()
+            .position(|byte| *byte == b'\r')
+            .unwrap_or(answer.len()),
+    );
     Ok(answer)
 }

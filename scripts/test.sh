@@ -1,0 +1,37 @@
+#!/bin/bash
+# Sets up what the tests need and runs them all: each crate's own, then the end-to-end ones against
+# the release binary.
+#
+#   test.sh          everything
+#   test.sh unit     only the crates' own
+#   test.sh e2e      only the end-to-end ones; further arguments go to cargo nextest
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+cd "$REPOSITORY"
+
+what=${1:-all}
+(($# == 0)) || shift
+
+"$REPOSITORY/scripts/setup.sh" build run kernel test
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUNNER=$REPOSITORY/scripts/as-root.sh
+say "The guest kernel"
+"$REPOSITORY/scripts/kernel.sh"
+
+status=0
+if [[ $what == all || $what == unit ]]; then
+    say "The crates' tests"
+    cargo nextest run --locked --workspace --exclude bulkhead-e2e --no-fail-fast "$@" || status=$?
+fi
+if [[ $what == all || $what == e2e ]]; then
+    say "The binary"
+    cargo build --release --locked -p bulkhead-cli
+    say "The base image"
+    # Images are kept apart from those of the user, and across runs.
+    export BULKHEAD_BIN=$BULKHEAD BULKHEAD_CACHE=$TARGET_DIR/e2e-cache
+    mkdir -p "$BULKHEAD_CACHE"
+    [[ -e $BULKHEAD_CACHE/kernel ]] || ln -s "$CACHE/kernel" "$BULKHEAD_CACHE/kernel"
+    as_root "$SHOP/base/bootstrap.sh" "$BULKHEAD_CACHE/base.tar"
+    say "The end-to-end tests"
+    cargo nextest run --locked -p bulkhead-e2e --no-fail-fast "$@" || status=$?
+fi
+exit "$status"
