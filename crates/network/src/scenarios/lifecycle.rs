@@ -1,0 +1,199 @@
+//! Making and removing, also after interruptions.
+
+use super::*;
+use crate::bridge::open_routing;
+use crate::{allocate_subnet, list_owned, open_tap, remove, uplink_mtu};
+
+fn device_names() -> Vec<String> {
+    let links = open_routing().unwrap().links().unwrap();
+    links.into_iter().map(|link| link.name).collect()
+}
+
+#[test]
+fn a_network_is_made_again_and_leaves_nothing() {
+    on_fresh_host(|| {
+        let before = device_names();
+        let network = made("a", "10.210.0.0/24");
+        let rules = nft(&["list", "ruleset"]);
+        ensure(&network).unwrap();
+        assert_eq!(nft(&["list", "ruleset"]), rules);
+        let (_sandbox, _) = container(&network, 2);
+        let _tap = open_tap(&endpoint(&network, 3)).unwrap();
+        remove(&network.bridge).unwrap();
+        remove(&network.bridge).unwrap();
+        assert_eq!(device_names(), before);
+        assert_eq!(nft(&["list", "ruleset"]), "");
+        ensure(&network).unwrap();
+    });
+}
+
+#[test]
+fn what_was_changed_behind_our_back_is_put_right() {
+    on_fresh_host(|| {
+        let network = made("a", "10.210.0.0/24");
+        let script = format!(
+            "ip link set {0} down; ip addr flush dev {0}; ip addr add 10.9.9.9/24 dev {0}; \
+             nft delete table ip {1}",
+            network.bridge,
+            crate::name::table_name(&network.bridge)
+        );
+        let status = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        ensure(&network).unwrap();
+        let (one, _) = container(&network, 2);
+        let (other, address) = container(&network, 3);
+        other.serve(80, "other");
+        assert!(one.call(address, 80).is_some());
+        let addresses = open_routing().unwrap().addresses().unwrap();
+        let of_bridge: Vec<String> = addresses
+            .iter()
+            .map(|address| address.network.to_string())
+            .filter(|address| address.starts_with("10."))
+            .collect();
+        assert_eq!(of_bridge, ["10.210.0.1/24"]);
+    });
+}
+
+#[test]
+fn leftovers_are_found_by_their_instance() {
+    on_fresh_host(|| {
+        let a = made("a", "10.210.0.0/24");
+        let b = made("b", "10.210.1.0/24");
+        // A daemon killed in the middle of a removal.
+        crate::nftables::remove(&crate::name::table_name(&a.bridge)).unwrap();
+        let link = open_routing().unwrap().link(&b.bridge).unwrap().unwrap();
+        open_routing().unwrap().delete_link(link.index).unwrap();
+        let owned = list_owned(&instance()).unwrap();
+        let mut found: Vec<_> = owned
+            .iter()
+            .map(|network| {
+                (
+                    network.bridge.clone(),
+                    network.has_bridge,
+                    network.has_table,
+                )
+            })
+            .collect();
+        found.sort();
+        let mut expected = vec![
+            (a.bridge.clone(), true, false),
+            (b.bridge.clone(), false, true),
+        ];
+        expected.sort();
+        assert_eq!(found, expected);
+        assert_eq!(list_owned(&Instance::new(Path::new("/other"))).unwrap(), []);
+        for network in owned {
+            remove(&network.bridge).unwrap();
+        }
+        assert_eq!(list_owned(&instance()).unwrap(), []);
+    });
+}
+
+#[test]
+fn a_container_gets_what_its_endpoint_says() {
+    on_fresh_host(|| {
+        let network = made("a", "10.210.0.0/24");
+        let (sandbox, address) = container(&network, 2);
+        let (link, loopback, addresses, routes) = sandbox.run(|| {
+            let mut routing = open_routing().unwrap();
+            (
+                routing.link("eth0").unwrap().unwrap(),
+                routing.link("lo").unwrap().unwrap(),
+                routing.addresses().unwrap(),
+                routing.routes().unwrap(),
+            )
+        });
+        assert!(link.up && loopback.up);
+        assert_eq!((link.mtu, link.mac), (1400, Some(mac_of(address))));
+        assert!(
+            addresses
+                .iter()
+                .any(|found| found.network.to_string() == "10.210.0.2/24")
+        );
+        assert!(
+            routes
+                .iter()
+                .any(|route| route.destination.prefix_len() == 0)
+        );
+        // The same sandbox again, while the kernel still holds its old devices.
+        let again = Namespace::new();
+        attach_namespace(again.descriptor.as_fd(), &endpoint(&network, 2), false).unwrap();
+        assert!(sandbox.run(|| open_routing().unwrap().link("eth0").unwrap().is_none()));
+    });
+}
+
+#[test]
+fn a_failed_attachment_leaves_no_device() {
+    on_fresh_host(|| {
+        let network = made("a", "10.210.0.0/24");
+        let before = device_names();
+        let namespace = Namespace::new();
+        let mut wrong = endpoint(&network, 2);
+        wrong.prefix_length = 77;
+        attach_namespace(namespace.descriptor.as_fd(), &wrong, true).unwrap_err();
+        assert_eq!(device_names(), before);
+        let mut nowhere = endpoint(&network, 2);
+        nowhere.bridge = "bh-none".to_owned();
+        for error in [
+            attach_namespace(namespace.descriptor.as_fd(), &nowhere, true).unwrap_err(),
+            open_tap(&nowhere).unwrap_err(),
+            crate::attach_container(u32::MAX, &endpoint(&network, 2), true).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), bulkhead_model::ErrorKind::NotFound, "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_tap_is_on_the_bridge_as_long_as_it_is_open() {
+    on_fresh_host(|| {
+        let network = made("a", "10.210.0.0/24");
+        let endpoint = endpoint(&network, 2);
+        let tap = match open_tap(&endpoint) {
+            Ok(tap) => tap,
+            Err(error) if error.kind() == bulkhead_model::ErrorKind::Unsupported => {
+                println!("skipped: {error}");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let mut routing = open_routing().unwrap();
+        let bridge = routing.link(&network.bridge).unwrap().unwrap();
+        let link = routing.link(&endpoint.host_device).unwrap().unwrap();
+        assert_eq!((link.up, link.master), (true, Some(bridge.index)));
+        let error = open_tap(&endpoint).unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        drop(tap);
+        assert_eq!(routing.link(&endpoint.host_device).unwrap(), None);
+        open_tap(&endpoint).unwrap();
+    });
+}
+
+#[test]
+fn subnets_in_use_are_seen() {
+    on_fresh_host(|| {
+        let pools = ["10.210.0.0/22".parse().unwrap()];
+        let a = made("a", "10.210.0.0/24");
+        let taken = ["10.210.1.0/24".parse().unwrap()];
+        let subnet = allocate_subnet(&pools, &taken).unwrap();
+        assert_eq!(subnet.to_string(), "10.210.2.0/24");
+        let error = ensure(&network("b", "10.210.0.128/25")).unwrap_err();
+        assert!(error.to_string().contains(&a.bridge), "{error}");
+        assert_eq!(list_owned(&instance()).unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn the_uplinks_mtu_is_found() {
+    on_fresh_host(|| {
+        assert_eq!(uplink_mtu().unwrap(), 1500);
+        let _neighbour = outside();
+        let mut routing = open_routing().unwrap();
+        let link = routing.link("outside").unwrap().unwrap();
+        routing.add_default_route(link.index, NEIGHBOUR).unwrap();
+        assert_eq!(uplink_mtu().unwrap(), 1400);
+    });
+}
