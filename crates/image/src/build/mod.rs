@@ -1,0 +1,5 @@
+//! Builds images from Dockerfiles.
+
+mod cache;
+
+pub(crate) use cache::BuildCache;
