@@ -1,0 +1,591 @@
+//! One service: from its node to a [`Service`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bulkhead_model::Kind;
+
+use crate::context::Context;
+use crate::diagnostic::closest;
+use crate::environment;
+use crate::limits;
+use crate::merge;
+use crate::node::{Node, Value};
+use crate::ports;
+use crate::project::{
+    Build, Dependency, DependencyCondition, FileMount, Healthcheck, HealthcheckTest, PullPolicy,
+    RestartPolicy, Service, ServiceNetwork, ServiceNetworkMode,
+};
+use crate::shell;
+use crate::source::Span;
+use crate::volumes;
+
+/// What a service names that is defined elsewhere, with the place where it does.
+#[derive(Debug, Default)]
+pub(crate) struct References {
+    pub volumes: Vec<(String, Span)>,
+    pub networks: Vec<(String, Span)>,
+    pub dependencies: Vec<(String, Span)>,
+    pub configs: Vec<(String, Span)>,
+    pub secrets: Vec<(String, Span)>,
+}
+
+/// Reads the service `name`; `key_span` is where its name stands.
+pub(crate) fn service(
+    context: &mut Context,
+    name: &str,
+    key_span: Span,
+    node: &Node,
+) -> (Service, References) {
+    if let Some(entry) = node.entry("extends") {
+        context.sources.error_with_help(
+            entry.key_span,
+            format!("'extends' in service '{name}' is not supported"),
+            "copy the keys, or share them with an anchor: <<: *base",
+        );
+    }
+    if node.is_mapping() && node.get("image").is_none() && node.get("build").is_none() {
+        context.sources.error_with_help(
+            key_span,
+            format!("service '{name}' has neither 'image' nor 'build'"),
+            "give it one of the two",
+        );
+    }
+    let mut references = References::default();
+    let (mounts, volumes) = volumes::mounts(context, node);
+    references.volumes = volumes;
+    let (networks, network_mode) = networks(context, node, &mut references);
+    let service = Service {
+        name: name.to_owned(),
+        image: image(context, node),
+        build: build(context, node),
+        kind: kind(context, node),
+        command: command(context, node, "command"),
+        entrypoint: command(context, node, "entrypoint"),
+        environment: environment::environment(context, node),
+        ports: ports::published(context, name, node),
+        expose: ports::exposed(context, node),
+        volumes: mounts,
+        tmpfs: tmpfs(context, node),
+        configs: file_mounts(context, node, "configs", "/", &mut references.configs),
+        secrets: file_mounts(
+            context,
+            node,
+            "secrets",
+            "/run/secrets/",
+            &mut references.secrets,
+        ),
+        networks,
+        network_mode,
+        depends_on: depends_on(context, node, &mut references),
+        healthcheck: healthcheck(context, node),
+        restart: restart(context, node),
+        labels: context.labels(node, "labels"),
+        user: context.text(node, "user"),
+        working_dir: working_dir(context, node),
+        deploy: limits::deploy(context, name, node),
+        profiles: context.texts(node, "profiles"),
+        container_name: container_name(context, node),
+        hostname: hostname(context, node),
+        tty: context.flag(node, "tty"),
+        stdin_open: context.flag(node, "stdin_open"),
+        read_only: context.flag(node, "read_only"),
+        shm_size: context.byte_size(node, "shm_size"),
+        ulimits: limits::ulimits(context, node),
+        cap_add: capabilities(context, node, "cap_add"),
+        cap_drop: capabilities(context, node, "cap_drop"),
+        privileged: context.flag(node, "privileged"),
+        security_opt: security_options(context, node),
+        init: context.flag(node, "init"),
+        sysctls: context.labels(node, "sysctls"),
+        stop_signal: context.text(node, "stop_signal"),
+        stop_grace_period: context.duration(node, "stop_grace_period"),
+        extra_hosts: extra_hosts(context, node),
+        dns: dns(context, node),
+        pull_policy: pull_policy(context, node),
+        platform: context.text(node, "platform"),
+        oom_score_adj: context
+            .integer(node, "oom_score_adj", -1000, 1000)
+            .map(|score| score as i32),
+        cpu_shares: context
+            .integer(node, "cpu_shares", 0, 262_144)
+            .filter(|shares| *shares > 0)
+            .map(|shares| shares as u64),
+        cpuset: context.text(node, "cpuset"),
+        memory_swap_limit: limits::memory_swap(context, node),
+    };
+    (service, references)
+}
+
+fn image(context: &mut Context, node: &Node) -> Option<String> {
+    let image = node.get("image")?;
+    let text = image.text()?;
+    if text.is_empty() || text.chars().any(char::is_whitespace) {
+        let message = format!("invalid image name '{text}'");
+        context.sources.error_with_help(
+            image.span,
+            message,
+            "write NAME[:TAG]: debian:bookworm-slim",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn build(context: &mut Context, node: &Node) -> Option<Build> {
+    let value = node.get("build")?;
+    let value = merge::build(value.clone());
+    if !value.is_mapping() {
+        return None;
+    }
+    let context_node = value.get("context");
+    let text = context_node.and_then(Node::text).unwrap_or(".");
+    let span = context_node.map_or(value.span, |node| node.span);
+    let directory = context.absolute(text);
+    if text.contains("://") || text.starts_with("git@") {
+        context.sources.error_with_help(
+            span,
+            format!("a build context at an address is not supported: '{text}'"),
+            "fetch it and name the directory",
+        );
+    } else if !directory.is_dir() {
+        let what = match directory.exists() {
+            true => "is no directory",
+            false => "does not exist",
+        };
+        let message = format!("the build context {what}: {}", directory.display());
+        context.sources.error(span, message);
+    }
+    let mut args = BTreeMap::new();
+    for (name, given) in context.dictionary(&value, "args") {
+        // Without a value: the caller's, or else the Dockerfile's own default.
+        if let Some(found) = given.or_else(|| context.environment.get(&name).cloned()) {
+            args.insert(name, found);
+        }
+    }
+    let dockerfile = context.text(&value, "dockerfile");
+    let dockerfile_inline = context.text(&value, "dockerfile_inline");
+    if let (Some(_), Some(entry)) = (&dockerfile, value.entry("dockerfile_inline")) {
+        context.sources.error_with_help(
+            entry.key_span,
+            "'dockerfile' and 'dockerfile_inline' exclude each other",
+            "remove one of the two",
+        );
+    }
+    Some(Build {
+        context: directory,
+        dockerfile: PathBuf::from(dockerfile.as_deref().unwrap_or("Dockerfile")),
+        dockerfile_inline,
+        args,
+        target: context.text(&value, "target"),
+        labels: context.labels(&value, "labels"),
+        tags: context.texts(&value, "tags"),
+        no_cache: context.flag(&value, "no_cache"),
+    })
+}
+
+fn kind(context: &mut Context, node: &Node) -> Kind {
+    let Some((text, span)) = node
+        .get("runtime")
+        .and_then(|node| Some((node.text()?, node.span)))
+    else {
+        return Kind::default();
+    };
+    text.parse().unwrap_or_else(|_| {
+        let help = match closest(text, ["container", "microvm"]) {
+            _ if matches!(text, "runc" | "crun" | "youki" | "io.containerd.runc.v2") => {
+                "Bulkhead is the runtime itself: use 'container', or remove the key".to_owned()
+            }
+            Some(kind) => format!("did you mean '{kind}'?"),
+            None => "use 'container' (the default) or 'microvm'".to_owned(),
+        };
+        let message = format!("unknown runtime '{text}'");
+        context.sources.error_with_help(span, message, help);
+        Kind::default()
+    })
+}
+
+/// `command` and `entrypoint`: a list, or a string that is split into words.
+fn command(context: &mut Context, node: &Node, key: &str) -> Option<Vec<String>> {
+    let value = node.get(key)?;
+    match &value.value {
+        Value::Sequence(_) => Some(context.texts(node, key)),
+        Value::Scalar(scalar) => shell::words(&scalar.text)
+            .map_err(|reason| {
+                let message = format!("'{key}' cannot be split into words: {reason}");
+                context
+                    .sources
+                    .error_with_help(value.span, message, "write it as a list");
+            })
+            .ok(),
+        _ => None,
+    }
+}
+
+fn tmpfs(context: &mut Context, node: &Node) -> Vec<String> {
+    let found = context.spanned_texts(node, "tmpfs");
+    let mut mounts = Vec::new();
+    for (text, span) in found {
+        if text.starts_with('/') {
+            mounts.push(text);
+        } else {
+            let message = format!("the target of a tmpfs is not absolute: '{text}'");
+            let help = "write /TARGET[:OPTIONS]: /tmp, /run:size=64m";
+            context.sources.error_with_help(span, message, help);
+        }
+    }
+    mounts
+}
+
+fn file_mounts(
+    context: &mut Context,
+    node: &Node,
+    key: &str,
+    directory: &str,
+    references: &mut Vec<(String, Span)>,
+) -> Vec<FileMount> {
+    let mut mounts = Vec::new();
+    for item in node.get(key).map(Node::items).unwrap_or_default() {
+        let source = match &item.value {
+            Value::Scalar(scalar) => scalar.text.clone(),
+            _ => match context.text(item, "source") {
+                Some(source) => source,
+                None => {
+                    let message = format!("an item of '{key}' needs the key 'source'");
+                    context.sources.error(item.span, message);
+                    continue;
+                }
+            },
+        };
+        let target = context.text(item, "target");
+        let target = target.unwrap_or_else(|| source.clone());
+        let target = match target.starts_with('/') {
+            true => target,
+            false => format!("{directory}{target}"),
+        };
+        let span = item.get("source").map_or(item.span, |node| node.span);
+        references.push((source.clone(), span));
+        mounts.push(FileMount { source, target });
+    }
+    mounts
+}
+
+fn networks(
+    context: &mut Context,
+    node: &Node,
+    references: &mut References,
+) -> (Vec<ServiceNetwork>, Option<ServiceNetworkMode>) {
+    let mut networks = Vec::new();
+    let listed = node
+        .get("networks")
+        .map(|value| merge::names(value.clone()));
+    for entry in listed.iter().flat_map(Node::entries) {
+        references
+            .networks
+            .push((entry.key.clone(), entry.key_span));
+        let address = entry.value.get("ipv4_address");
+        let ipv4_address = address.and_then(|node| Some((node.text()?, node.span)));
+        let ipv4_address = ipv4_address.and_then(|(text, span)| {
+            let parsed = text.parse().ok();
+            if parsed.is_none() {
+                let message = format!("invalid IPv4 address '{text}'");
+                context.sources.error(span, message);
+            }
+            parsed
+        });
+        let mut priority = |key| context.integer(&entry.value, key, i64::MIN, i64::MAX);
+        let (gateway_priority, plain_priority) = (priority("gw_priority"), priority("priority"));
+        networks.push(ServiceNetwork {
+            network: entry.key.clone(),
+            aliases: context.texts(&entry.value, "aliases"),
+            ipv4_address,
+            priority: gateway_priority.or(plain_priority).unwrap_or(0),
+        });
+    }
+    networks.sort_by_key(|network| std::cmp::Reverse(network.priority));
+    let mode = network_mode(context, node);
+    if let Some(entry) = node.entry("network_mode") {
+        if !networks.is_empty() {
+            context.sources.error_with_help(
+                entry.key_span,
+                "'network_mode' and 'networks' exclude each other",
+                "remove one of the two",
+            );
+        }
+    } else if networks.is_empty() {
+        networks.push(ServiceNetwork {
+            network: "default".to_owned(),
+            ..ServiceNetwork::default()
+        });
+    }
+    (networks, mode)
+}
+
+fn network_mode(context: &mut Context, node: &Node) -> Option<ServiceNetworkMode> {
+    let value = node.get("network_mode")?;
+    let text = value.text()?;
+    match text {
+        "none" => Some(ServiceNetworkMode::None),
+        "host" => Some(ServiceNetworkMode::Host),
+        other => {
+            let message = format!("network_mode '{other}' is not supported");
+            let help = "use 'none' or 'host', or attach the service with 'networks'";
+            context.sources.error_with_help(value.span, message, help);
+            None
+        }
+    }
+}
+
+fn depends_on(
+    context: &mut Context,
+    node: &Node,
+    references: &mut References,
+) -> BTreeMap<String, Dependency> {
+    let mut dependencies = BTreeMap::new();
+    let Some(value) = node.get("depends_on") else {
+        return dependencies;
+    };
+    for entry in merge::dependencies(value.clone()).entries() {
+        let condition = match context.text(&entry.value, "condition").as_deref() {
+            Some("service_healthy") => DependencyCondition::Healthy,
+            Some("service_completed_successfully") => DependencyCondition::CompletedSuccessfully,
+            _ => DependencyCondition::Started,
+        };
+        let dependency = Dependency {
+            condition,
+            restart: context.flag(&entry.value, "restart"),
+            required: context.boolean(&entry.value, "required").unwrap_or(true),
+        };
+        references
+            .dependencies
+            .push((entry.key.clone(), entry.key_span));
+        dependencies.insert(entry.key.clone(), dependency);
+    }
+    dependencies
+}
+
+fn healthcheck(context: &mut Context, node: &Node) -> Option<Healthcheck> {
+    let value = node.get("healthcheck")?;
+    if !value.is_mapping() {
+        return None;
+    }
+    let mut healthcheck = Healthcheck {
+        disable: context.flag(value, "disable"),
+        test: None,
+        interval: context.duration(value, "interval"),
+        timeout: context.duration(value, "timeout"),
+        retries: context
+            .integer(value, "retries", 0, i64::from(i32::MAX))
+            .map(|retries| retries as u32),
+        start_period: context.duration(value, "start_period"),
+        start_interval: context.duration(value, "start_interval"),
+    };
+    let Some(test) = value.get("test") else {
+        return Some(healthcheck);
+    };
+    if let Some(line) = test.text() {
+        healthcheck.test = Some(HealthcheckTest::Shell(line.to_owned()));
+        return Some(healthcheck);
+    }
+    let words = context.texts(value, "test");
+    match words.split_first() {
+        Some((first, [])) if first == "NONE" => healthcheck.disable = true,
+        Some((first, rest)) if first == "CMD" && !rest.is_empty() => {
+            healthcheck.test = Some(HealthcheckTest::Command(rest.to_vec()));
+        }
+        Some((first, [line])) if first == "CMD-SHELL" => {
+            healthcheck.test = Some(HealthcheckTest::Shell(line.clone()));
+        }
+        _ if matches!(test.value, Value::Sequence(_)) => context.sources.error_with_help(
+            test.items().first().map_or(test.span, |item| item.span),
+            "the test of a health check must begin with CMD, CMD-SHELL or NONE",
+            "write [\"CMD\", \"program\", \"argument\"], [\"CMD-SHELL\", \"line\"] or a string",
+        ),
+        _ => {}
+    }
+    Some(healthcheck)
+}
+
+fn restart(context: &mut Context, node: &Node) -> RestartPolicy {
+    let Some((text, span)) = node
+        .get("restart")
+        .and_then(|node| Some((node.text()?, node.span)))
+    else {
+        return RestartPolicy::No;
+    };
+    match text {
+        "no" => return RestartPolicy::No,
+        "always" => return RestartPolicy::Always,
+        "unless-stopped" => return RestartPolicy::UnlessStopped,
+        "on-failure" => return RestartPolicy::OnFailure(None),
+        _ => {}
+    }
+    let times = text.strip_prefix("on-failure:").map(str::parse);
+    if let Some(Ok(times)) = times {
+        return RestartPolicy::OnFailure(Some(times));
+    }
+    let help = match closest(text, ["always", "unless-stopped", "on-failure"]) {
+        Some(policy) => format!("did you mean '{policy}'?"),
+        None => "use no, always, unless-stopped or on-failure[:TIMES]".to_owned(),
+    };
+    let message = format!("invalid restart policy '{text}'");
+    context.sources.error_with_help(span, message, help);
+    RestartPolicy::No
+}
+
+fn working_dir(context: &mut Context, node: &Node) -> Option<String> {
+    let value = node.get("working_dir")?;
+    let text = value.text()?;
+    if !text.starts_with('/') {
+        let message = format!("'working_dir' is not absolute: '{text}'");
+        context.sources.error(value.span, message);
+    }
+    Some(text.to_owned())
+}
+
+fn container_name(context: &mut Context, node: &Node) -> Option<String> {
+    let value = node.get("container_name")?;
+    let text = value.text()?;
+    let valid = text.len() > 1
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+    if !valid {
+        context.sources.error_with_help(
+            value.span,
+            format!("invalid container name '{text}'"),
+            "use two or more letters, digits, '_', '.' and '-'; begin with a letter or digit",
+        );
+    }
+    Some(text.to_owned())
+}
+
+fn hostname(context: &mut Context, node: &Node) -> Option<String> {
+    let value = node.get("hostname")?;
+    let text = value.text()?;
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // 64 is what the kernel takes.
+    if text.len() > 64 || !text.split('.').all(label) {
+        let message = format!("invalid host name '{text}'");
+        let help = "use letters, digits and '-', at most 63 between dots";
+        context.sources.error_with_help(value.span, message, help);
+    }
+    Some(text.to_owned())
+}
+
+fn capabilities(context: &mut Context, node: &Node, key: &str) -> Vec<String> {
+    let upper = |name: String| name.to_ascii_uppercase();
+    context.texts(node, key).into_iter().map(upper).collect()
+}
+
+fn security_options(context: &mut Context, node: &Node) -> Vec<String> {
+    let mut options = Vec::new();
+    for (text, span) in context.spanned_texts(node, "security_opt") {
+        let (name, value) = match text.split_once([':', '=']) {
+            Some((name, value)) => (name, value),
+            None => (text.as_str(), ""),
+        };
+        match (name, value) {
+            ("no-new-privileges", "" | "true") => options.push("no-new-privileges:true".to_owned()),
+            ("no-new-privileges", "false") => options.push("no-new-privileges:false".to_owned()),
+            ("seccomp", "unconfined") => options.push("seccomp:unconfined".to_owned()),
+            ("seccomp", path) if !path.is_empty() => {
+                let profile = context.absolute(path);
+                if !profile.is_file() {
+                    let message = format!("no such seccomp profile: {}", profile.display());
+                    context.sources.error(span, message);
+                }
+                options.push(format!("seccomp:{}", profile.display()));
+            }
+            ("apparmor" | "label", _) => context.sources.warning(
+                span,
+                format!("the security option '{text}' is not supported and is ignored"),
+            ),
+            _ => context.sources.error_with_help(
+                span,
+                format!("unknown security option '{text}'"),
+                "use no-new-privileges, seccomp:unconfined or seccomp:FILE",
+            ),
+        }
+    }
+    options
+}
+
+fn extra_hosts(context: &mut Context, node: &Node) -> Vec<(String, String)> {
+    let Some(value) = node.get("extra_hosts") else {
+        return Vec::new();
+    };
+    let mut hosts = Vec::new();
+    for item in merge::hosts(value.clone()).items() {
+        let Some(text) = item.text() else { continue };
+        let pair = text.split_once('=').or_else(|| text.split_once(':'));
+        let address = pair.map(|(_, address)| {
+            let bare = address
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'));
+            bare.unwrap_or(address)
+        });
+        match (pair, address) {
+            (Some((name, _)), Some(address))
+                if !name.is_empty()
+                    && (address == "host-gateway"
+                        || address.parse::<std::net::IpAddr>().is_ok()) =>
+            {
+                hosts.push((name.to_owned(), address.to_owned()));
+            }
+            _ => context.sources.error_with_help(
+                item.span,
+                format!("invalid extra host '{text}'"),
+                "write NAME=ADDRESS or NAME=host-gateway",
+            ),
+        }
+    }
+    hosts
+}
+
+fn dns(context: &mut Context, node: &Node) -> Vec<std::net::Ipv4Addr> {
+    let mut servers = Vec::new();
+    for (text, span) in context.spanned_texts(node, "dns") {
+        match text.parse() {
+            Ok(address) => servers.push(address),
+            Err(_) => {
+                let message = format!("'{text}' is no IPv4 address of a DNS server");
+                context.sources.error(span, message);
+            }
+        }
+    }
+    servers
+}
+
+fn pull_policy(context: &mut Context, node: &Node) -> Option<PullPolicy> {
+    let value = node.get("pull_policy")?;
+    let text = value.text()?;
+    Some(match text {
+        "always" => PullPolicy::Always,
+        "never" => PullPolicy::Never,
+        "missing" | "if_not_present" => PullPolicy::Missing,
+        "build" => PullPolicy::Build,
+        "daily" | "weekly" | "refresh" => unsupported_interval(context, value.span, text),
+        every if every.starts_with("every_") => unsupported_interval(context, value.span, every),
+        other => {
+            let message = format!("invalid pull policy '{other}'");
+            let help = "use always, missing, never or build";
+            context.sources.error_with_help(value.span, message, help);
+            return None;
+        }
+    })
+}
+
+fn unsupported_interval(context: &mut Context, span: Span, text: &str) -> PullPolicy {
+    let message = format!("the pull policy '{text}' is not supported; 'missing' is used");
+    context.sources.warning(span, message);
+    PullPolicy::Missing
+}
