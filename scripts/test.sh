@@ -25,12 +25,10 @@ fi
 if [[ $what == all || $what == e2e ]]; then
     say "The binary"
     cargo build --release --locked -p bulkhead-cli
-    say "The base image"
     # Images are kept apart from those of the user, and across runs.
     export BULKHEAD_BIN=$BULKHEAD BULKHEAD_CACHE=$TARGET_DIR/e2e-cache
     mkdir -p "$BULKHEAD_CACHE"
     [[ -e $BULKHEAD_CACHE/kernel ]] || ln -s "$CACHE/kernel" "$BULKHEAD_CACHE/kernel"
-    as_root "$SHOP/base/bootstrap.sh" "$BULKHEAD_CACHE/base.tar"
     say "The end-to-end tests"
     cargo nextest run --locked -p bulkhead-e2e --no-fail-fast "$@" || status=$?
 fi

@@ -24,8 +24,13 @@ main() {
     --import)
         # A month old at most: then Debian's updates are worth the half minute.
         local tar=$CACHE/$SUITE-$(date +%Y%m)-$(host_key).tar
+        # The same image again would have all that stands on it built again.
+        if [[ -e $tar.imported ]] && "${BULKHEAD[@]}" inspect "$IMAGE" >/dev/null 2>&1; then
+            return 0
+        fi
         make_tar "$tar"
         "${BULKHEAD[@]}" import "$tar" "$IMAGE"
+        touch "$tar.imported"
         ;;
     -* | '')
         sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
