@@ -8,6 +8,7 @@
 
 mod address;
 mod bridge;
+pub mod dns;
 mod docker;
 mod endpoint;
 mod link;

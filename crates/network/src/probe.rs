@@ -63,18 +63,15 @@ fn probe_in_namespace() -> Vec<Check> {
         name: "network namespaces",
         outcome: Outcome::Works(String::new()),
     }];
-    let tried: [(&'static str, fn() -> Outcome); 4] = [
-        ("nftables", probe_nftables),
-        ("bridge", probe_bridge),
-        ("veth", probe_veth),
-        ("tap", probe_tap),
-    ];
-    for (name, try_out) in tried {
-        checks.push(Check {
-            name,
-            outcome: try_out(),
-        });
-    }
+    checks.extend(
+        [
+            ("nftables", probe_nftables()),
+            ("bridge", probe_bridge()),
+            ("veth", probe_veth()),
+            ("tap", probe_tap()),
+        ]
+        .map(|(name, outcome)| Check { name, outcome }),
+    );
     checks
 }
 
