@@ -24,3 +24,8 @@ mod server;
 pub use answer::TTL_SECONDS;
 pub use config::{DnsConfig, Zone, host_resolvers};
 pub use server::{Applied, Server};
+
+#[cfg(test)]
+pub(crate) fn test_question(name: &str, kind: u16) -> Vec<u8> {
+    message::tests::question(name, kind, None)
+}

@@ -121,7 +121,18 @@ async fn apply(
         .iter()
         .map(|zone| SocketAddrV4::new(zone.listen, config.port))
         .collect();
-    listeners.retain(|address, _| addresses.contains(address));
+    let gone: Vec<SocketAddrV4> = listeners
+        .keys()
+        .filter(|address| !addresses.contains(address))
+        .copied()
+        .collect();
+    for address in gone {
+        if let Some(mut listener) = listeners.remove(&address) {
+            listener.task.abort();
+            // Its sockets are closed when the task has ended, not when it is told to.
+            let _ = (&mut listener.task).await;
+        }
+    }
     let own = addresses.iter().copied().map(SocketAddr::V4).collect();
     let upstream = Arc::new(Upstream::new(config.upstream.clone(), own));
     let mut binding = Vec::new();
@@ -223,10 +234,13 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
             }
             continue;
         }
-        let (bytes, socket, shared) = (bytes.to_vec(), Arc::clone(&socket), Arc::clone(&shared));
+        let (bytes, shared) = (bytes.to_vec(), Arc::clone(&shared));
+        let socket = Arc::downgrade(&socket);
         forwards.spawn(async move {
             let reply = forward(&bytes, &shared, true).await;
-            let _ = socket.send_to(&reply, client).await;
+            if let Some(socket) = socket.upgrade() {
+                let _ = socket.send_to(&reply, client).await;
+            }
         });
     }
 }

@@ -4,6 +4,7 @@
 mod egress;
 mod isolation;
 mod lifecycle;
+mod names;
 mod ports;
 
 use std::io::{Read, Write};
