@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_model::{Error, Result};
 use hyper::service::service_fn;
@@ -32,6 +32,8 @@ use crate::settings::Settings;
 const LISTEN_BACKLOG: u32 = 4096;
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 200;
+/// At shutdown: how long connections are still taken from the listener's queue.
+const QUEUE_DRAIN: Duration = Duration::from_millis(80);
 
 /// The HTTP entry: bound by [`Gateway::bind`], serving in [`Gateway::run`].
 #[derive(Debug)]
@@ -182,9 +184,11 @@ impl Gateway {
         acceptor.shared.draining.store(true, Ordering::Relaxed);
         phase_sender.send_replace(Phase::Draining);
         // Whoever is in the queue was told by the kernel that the connection stands.
-        while tokio::time::timeout(Duration::from_millis(20), acceptor.accept())
-            .await
-            .is_ok()
+        let last = Instant::now() + QUEUE_DRAIN;
+        while Instant::now() < last
+            && tokio::time::timeout(QUEUE_DRAIN / 4, acceptor.accept())
+                .await
+                .is_ok()
         {}
         drop(acceptor);
         let ended = async |limit| {

@@ -5,8 +5,9 @@ use std::time::Duration;
 /// Limits and timeouts of a [`Gateway`](crate::Gateway).
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long one attempt to connect to a replica may take. Replicas are on this machine, so
-    /// that a longer wait means that nobody answers at this address.
+    /// How long one attempt to connect to a replica may take. A replica on this machine answers at
+    /// once, unless its queue of connections is full: then the kernel asks again after 1 s, which
+    /// must still count.
     pub connect_timeout: Duration,
     /// How long a request goes on looking for a replica that accepts a connection, while all
     /// refuse: bridges the time between the death of a replica and the route table without it.
@@ -41,8 +42,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(1),
-            connect_window: Duration::from_secs(2),
+            connect_timeout: Duration::from_millis(1200),
+            connect_window: Duration::from_secs(3),
             response_timeout: Duration::from_secs(60),
             header_read_timeout: Duration::from_secs(30),
             max_header_bytes: 64 * 1024,
