@@ -12,7 +12,7 @@ declare -A GROUPS_OF_PACKAGES=(
     [kernel]="linux-source-6.1 gcc:gcc libc6-dev make:make bc:bc bison:bison flex:flex libelf-dev libssl-dev
               xz:xz-utils cpio:cpio perl:perl"
     [test]="busybox-static docker:docker.io jq:jq"
-    [bench]="dockerd:docker.io hyperfine:hyperfine nginx:nginx-light haproxy:haproxy wrk:wrk python3:python3"
+    [bench]="dockerd:docker.io wrk:wrk python3:python3"
 )
 
 main() {

@@ -1,0 +1,157 @@
+"""Writes the figures down: tables for people, with the targets and what they were compared with."""
+
+import datetime
+import os
+import platform
+import re
+import shutil
+import subprocess
+
+from timing import median, shown, spread
+
+
+def text(figures, binary, arguments):
+    return "\n".join(
+        [
+            "# What Bulkhead costs",
+            "",
+            "Written by `make bench`; do not edit. Medians; contestants took turns in one run, because the",
+            "machines are shared and noisy: ratios say more than times.",
+            "",
+            *machine(binary),
+            "",
+            "## Targets",
+            "",
+            *targets(figures),
+            "",
+            f"## One program in a fresh sandbox: `run --rm IMAGE true` ({arguments.rounds} rounds)",
+            "",
+            *times(figures["run"], "docker run"),
+            "",
+            f"## One more program in a running sandbox: `exec … true` ({arguments.rounds} rounds)",
+            "",
+            *times(figures["exec"], "docker exec"),
+            "",
+            f"## The shop: `up -d --wait`, images built, volume kept ({arguments.ups} rounds)",
+            "",
+            *times(figures["up"], None),
+            "",
+            f"## Listing the running shop ({arguments.rounds} rounds)",
+            "",
+            *times(figures["ps"], None),
+            "",
+            "## Memory while the shop runs (mixed)",
+            "",
+            "Proportional set size of one process, the median where there are several.",
+            "",
+            "| process | number | each |",
+            "|---|---|---|",
+            *(
+                f"| {role} | {count} | {size / 2**20:.1f} MiB |"
+                for role, (count, size) in figures["memory"].items()
+            ),
+            "",
+            "## The gateway: `GET /api/catalog`",
+            "",
+            *gateway(figures["gateway"]),
+            "",
+        ]
+    )
+
+
+def machine(binary):
+    """The facts without which a figure means nothing."""
+    memory_kib = int(found("/proc/meminfo", r"MemTotal:\s+(\d+)") or 0)
+    facts = {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": found("/proc/cpuinfo", r"model name\s*: (.+)"),
+        "cores": str(os.cpu_count()),
+        "memory": f"{memory_kib / 2**20:.0f} GiB",
+        "kernel": platform.release(),
+        "system": found("/etc/os-release", r'PRETTY_NAME="(.+)"'),
+        "bulkhead": version([binary, "version"]),
+        "docker": version(["dockerd", "--version"]),
+        "podman": version(["podman", "--version"]),
+        "QEMU": version(["qemu-system-x86_64", "--version"]),
+        "nginx": version(["nginx", "-v"]),
+        "haproxy": version(["haproxy", "-v"]),
+    }
+    return ["| | |", "|---|---|", *(f"| {name} | {fact} |" for name, fact in facts.items())]
+
+
+def found(path, pattern):
+    with open(path, encoding="utf-8") as file:
+        match = re.search(pattern, file.read())
+    return match[1] if match else ""
+
+
+def version(command):
+    if not shutil.which(command[0]):
+        return "not installed, not measured"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (done.stdout or done.stderr).strip().splitlines()
+    return lines[0].strip() if lines else "?"
+
+
+def targets(figures):
+    lines = ["| what | target | measured | |", "|---|---|---|---|"]
+    container = median(figures["run"].get("bulkhead run, container"))
+    docker = median(figures["run"].get("docker run"))
+    if container and docker:
+        lines.append(verdict("`run --rm IMAGE true` against Docker's", "at most 1/5", container / docker, 0.2, ratio))
+    else:
+        lines.append("| `run --rm IMAGE true` against Docker's | at most 1/5 | not measured | |")
+    for what, section, name, limit in (
+        ("`run --rm --runtime microvm IMAGE true`", "run", "bulkhead run, micro VM", 1.5),
+        ("`up` of the shop, mixed", "up", "mixed", 8.0),
+        ("`up` of the shop, all containers", "up", "all containers", 4.0),
+        ("`ps` of the running shop", "ps", "bulkhead ps", 0.030),
+    ):
+        value = median(figures[section].get(name))
+        lines.append(verdict(what, f"at most {shown(limit)}", value, limit, shown))
+    return lines
+
+
+def verdict(what, target, value, limit, form):
+    if value is None:
+        return f"| {what} | {target} | not measured | |"
+    return f"| {what} | {target} | {form(value)} | {'met' if value <= limit else '**missed**'} |"
+
+
+def ratio(value):
+    return f"1/{1 / value:.1f}" if value < 1 else f"{value:.2f}"
+
+
+def times(measured, reference):
+    """A table; with a reference, each time as a part of the reference's."""
+    base = median(measured.get(reference)) if reference else None
+    title = f" against {reference} |" if base else ""
+    lines = [f"| | median | fastest to slowest |{title}", "|---|---|---|" + ("---|" if base else "")]
+    for name, values in measured.items():
+        value = median(values)
+        if value is None:
+            reason = values if isinstance(values, str) else "no run"
+            lines.append(f"| {name} | not measured | {cell(reason)} |" + (" |" if base else ""))
+            continue
+        lines.append(
+            f"| {name} | {shown(value)} | {spread(values)} |" + (f" {ratio(value / base)} |" if base else "")
+        )
+    return lines
+
+
+def gateway(results):
+    if isinstance(results, str):
+        return [f"Not measured: {results}."]
+    lines = ["| | connections | median | 99 % | requests a second | failed |", "|---|---|---|---|---|---|"]
+    for (name, connections), figures in results.items():
+        if figures is None:
+            lines.append(f"| {name} | {connections} | not measured: not installed | | | |")
+            continue
+        middle, late, rate, failed = figures
+        lines.append(f"| {name} | {connections} | {shown(middle)} | {shown(late)} | {rate:.0f} | {failed} |")
+    return lines
+
+
+def cell(reason):
+    """A reason that fits a table."""
+    return re.sub(r"\s+", " ", reason).replace("|", "\\|")[:200]
