@@ -80,7 +80,13 @@ impl Builder<'_> {
                 Ok(found) => found,
                 Err(error) => {
                     let position = self.span(*error.marker(), None);
-                    let message = format!("not valid YAML: {}", error.info());
+                    let message = match error.info() {
+                        // The scanner has a limit of its own, on brackets.
+                        "recursion limit exceeded" => {
+                            format!("nested deeper than {MAXIMUM_DEPTH} levels")
+                        }
+                        info => format!("not valid YAML: {info}"),
+                    };
                     return Err(
                         match tab_in_indentation(self.sources.get(self.file), position) {
                             Some(tab) => self.stop_with_help(

@@ -75,7 +75,7 @@ pub struct Service {
     pub configs: Vec<FileMount>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<FileMount>,
-    /// In the order of attachment: the first has the default route.
+    /// In the order of attachment, by priority, then by name: the first has the default route.
     #[serde(
         skip_serializing_if = "Vec::is_empty",
         serialize_with = "serial::service_networks"
@@ -170,8 +170,9 @@ pub struct Service {
 pub struct Build {
     /// Absolute; exists.
     pub context: PathBuf,
-    /// Absolute, or relative to `context`.
-    pub dockerfile: PathBuf,
+    /// Absolute, or relative to `context`; `None` with `dockerfile_inline`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dockerfile_inline: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use crate::diagnostic::closest;
 use crate::node::{Entry, MergeTag, Node, Style, Type, Value, parse_integer};
 use crate::path::Path;
-use crate::source::Sources;
+use crate::source::{Sources, Span};
 use crate::supported;
 
 static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
@@ -28,6 +28,7 @@ pub(crate) fn check(root: &Node, sources: &mut Sources) {
         path: Path::default(),
         schema_path: Vec::new(),
         ignored: false,
+        seen: HashSet::new(),
     };
     walk.node(root, &SCHEMA);
 }
@@ -39,6 +40,8 @@ struct Walk<'a> {
     schema_path: Vec<String>,
     /// Inside a key that has been warned about.
     ignored: bool,
+    /// What has been reported: what an anchor shares is wrong once, not once a service.
+    seen: HashSet<Span>,
 }
 
 impl Walk<'_> {
@@ -103,7 +106,7 @@ impl Walk<'_> {
         let path = self.schema_path.join(".");
         self.schema_path.pop();
         let warned = !self.ignored && !supported::is_carried_out(&path);
-        if warned {
+        if warned && self.seen.insert(entry.key_span) {
             let place = self.path.place();
             let place = place
                 .map(|place| format!(" in {place}"))
@@ -116,8 +119,8 @@ impl Walk<'_> {
                 }
                 None => self.sources.warning(entry.key_span, message),
             }
-            self.ignored = true;
         }
+        self.ignored |= warned;
         self.descend(entry, &entry.key, property);
         if warned {
             self.ignored = false;
@@ -133,6 +136,9 @@ impl Walk<'_> {
     }
 
     fn unknown_key(&mut self, entry: &Entry, schema: &'static Json) {
+        if !self.seen.insert(entry.key_span) {
+            return;
+        }
         let place = match self.path.place() {
             Some(place) => format!("in {place}"),
             None => "at the top level".to_owned(),
@@ -203,6 +209,9 @@ impl Walk<'_> {
     }
 
     fn wrong_type(&mut self, node: &Node, schema: &'static Json) {
+        if !self.seen.insert(node.span) {
+            return;
+        }
         let expected = expected_types(schema);
         let found = node.node_type();
         let message = format!(

@@ -1,7 +1,6 @@
 //! One service: from its node to a [`Service`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use bulkhead_model::Kind;
 
@@ -174,7 +173,10 @@ fn build(context: &mut Context, node: &Node) -> Option<Build> {
     }
     Some(Build {
         context: directory,
-        dockerfile: PathBuf::from(dockerfile.as_deref().unwrap_or("Dockerfile")),
+        dockerfile: match dockerfile_inline {
+            Some(_) => None,
+            None => Some(dockerfile.unwrap_or_else(|| "Dockerfile".to_owned()).into()),
+        },
         dockerfile_inline,
         args,
         target: context.text(&value, "target"),
@@ -302,7 +304,10 @@ fn networks(
             priority: gateway_priority.or(plain_priority).unwrap_or(0),
         });
     }
-    networks.sort_by_key(|network| std::cmp::Reverse(network.priority));
+    // As Compose attaches them.
+    networks.sort_by_cached_key(|network| {
+        (std::cmp::Reverse(network.priority), network.network.clone())
+    });
     let mode = network_mode(context, node);
     if let Some(entry) = node.entry("network_mode") {
         if !networks.is_empty() {
