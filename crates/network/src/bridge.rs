@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{choose_subnet, mac_of, overlap};
 use crate::link::{Link, LinkChange, Routing};
-use crate::name::{Instance, table_name};
-use crate::{docker, nftables, sysctl};
+use crate::name::{BRIDGE_PREFIX, Instance, table_name};
+use crate::{firewall, nftables, sysctl};
 
 /// A network that the engine wants on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,16 +83,17 @@ pub fn ensure(spec: &NetworkSpec) -> Result<()> {
         "1",
     )?;
     nftables::ensure(spec)?;
-    docker::ensure(&spec.bridge)
+    firewall::ensure(&spec.bridge)
 }
 
 /// Takes the network with this bridge away: devices on it, bridge, table, and the rules for
-/// Docker. What is not there is no error.
+/// other firewalls. What is not there is no error.
 ///
 /// # Errors
-/// `Host`; a repeated call goes on.
+/// `InvalidInput` if the name cannot be one of ours; `Host`: a repeated call goes on.
 pub fn remove(bridge: &str) -> Result<()> {
-    docker::remove(bridge)?;
+    check_name(bridge)?;
+    firewall::remove(bridge)?;
     nftables::remove(&table_name(bridge))?;
     let mut routing = open_routing()?;
     let failed = |error| Error::host(format!("remove bridge {bridge}")).with_source(error);
@@ -175,18 +176,22 @@ pub(crate) fn open_routing() -> Result<Routing> {
     Routing::open().map_err(|error| Error::host("open a netlink socket").with_source(error))
 }
 
-fn check(spec: &NetworkSpec) -> Result<()> {
-    let name_is_fine = (1..=15).contains(&spec.bridge.len())
-        && spec
-            .bridge
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !name_is_fine {
-        return Err(Error::invalid(format!(
-            "bridge name '{}' of network '{}': use 1 to 15 letters, digits and hyphens",
-            spec.bridge, spec.name
-        )));
+/// The name goes into nft's scripts and, as the mark of isolation, must begin as all of ours do.
+fn check_name(bridge: &str) -> Result<()> {
+    let is_fine = bridge.len() <= 15
+        && bridge.strip_prefix(BRIDGE_PREFIX).is_some_and(|suffix| {
+            !suffix.is_empty() && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        });
+    if is_fine {
+        return Ok(());
     }
+    Err(Error::invalid(format!(
+        "bridge name '{bridge}': use {BRIDGE_PREFIX} and then letters and digits, 15 in all"
+    )))
+}
+
+fn check(spec: &NetworkSpec) -> Result<()> {
+    check_name(&spec.bridge)?;
     if !spec.subnet.contains(&spec.gateway) {
         return Err(Error::invalid(format!(
             "gateway {} of network '{}' is outside its subnet {}",

@@ -8,9 +8,10 @@
 
 mod address;
 mod bridge;
+mod conntrack;
 pub mod dns;
-mod docker;
 mod endpoint;
+mod firewall;
 mod link;
 mod name;
 mod netfilter;

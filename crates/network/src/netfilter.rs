@@ -35,6 +35,18 @@ pub struct Table {
 pub struct Rule {
     pub handle: u64,
     pub comment: Option<String>,
+    /// The whole of it, as the kernel tells it.
+    bytes: Vec<u8>,
+}
+
+impl Rule {
+    /// Whether the rule has this text in it anywhere: the comments of `iptables` are not where
+    /// those of `nft` are.
+    pub fn mentions(&self, text: &str) -> bool {
+        self.bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    }
 }
 
 /// A connection to the packet filter, of the namespace in which it was opened.
@@ -131,6 +143,7 @@ fn parse_rule(reply: &Reply, table: &str, chain: &str) -> Option<Rule> {
     let mut rule = Rule {
         handle: 0,
         comment: None,
+        bytes: reply.payload.clone(),
     };
     // Kernels before 5.2 ignore what a dump was asked to be limited to.
     for (kind, value) in family_attributes(reply) {

@@ -14,9 +14,10 @@ use bulkhead_model::{Error, Result};
 use sha2::{Digest, Sha256};
 
 use crate::bridge::NetworkSpec;
+use crate::conntrack;
 use crate::name::{BRIDGE_PREFIX, TABLE_PREFIX, table_name};
 use crate::netfilter::Netfilter;
-use crate::port::PublishedPort;
+use crate::port::{Protocol, PublishedPort};
 
 /// The chain whose rules carry the records of published ports.
 const RECORD_CHAIN: &str = "publish_local";
@@ -72,7 +73,21 @@ pub fn sync_ports(spec: &NetworkSpec, ports: &[PublishedPort]) -> Result<()> {
     let mut script =
         format!("flush chain ip {table} publish_remote\nflush chain ip {table} {RECORD_CHAIN}\n");
     push_ports(&mut script, &table, &wanted);
-    run(&script)
+    run(&script)?;
+    let changed: Vec<u16> = wanted
+        .iter()
+        .filter(|port| !current.contains(port))
+        .chain(current.iter().filter(|port| !wanted.contains(port)))
+        .filter(|port| port.protocol == Protocol::Udp)
+        .map(|port| port.host_port)
+        .collect();
+    if let Err(error) = conntrack::forget_udp(&changed) {
+        tracing::warn!(
+            network = %spec.name, %error,
+            "clients that keep sending over udp may reach the old place for some time"
+        );
+    }
+    Ok(())
 }
 
 /// The ports that networks of any instance publish on this host, with the bridge of each.

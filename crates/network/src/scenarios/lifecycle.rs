@@ -93,6 +93,30 @@ fn leftovers_are_found_by_their_instance() {
 }
 
 #[test]
+fn names_that_are_not_ours_are_refused() {
+    on_fresh_host(|| {
+        for name in [
+            "docker0",
+            "lo",
+            "bh-",
+            "bh-a;b",
+            "bh-\"a",
+            "bh-0123456789abcdef",
+        ] {
+            let mut spec = network("a", "10.210.0.0/24");
+            spec.bridge = name.to_owned();
+            for error in [ensure(&spec).unwrap_err(), remove(name).unwrap_err()] {
+                assert_eq!(
+                    error.kind(),
+                    bulkhead_model::ErrorKind::InvalidInput,
+                    "{name}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
 fn a_container_gets_what_its_endpoint_says() {
     on_fresh_host(|| {
         let network = made("a", "10.210.0.0/24");

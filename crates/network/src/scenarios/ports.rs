@@ -105,6 +105,28 @@ fn ports_are_read_back_replaced_and_withdrawn() {
 }
 
 #[test]
+fn a_client_that_keeps_sending_follows_a_udp_port() {
+    on_fresh_host(|| {
+        let network = made("a", "10.210.0.0/24");
+        let (old, old_address) = container(&network, 2);
+        let (new, new_address) = container(&network, 3);
+        old.serve(80, "old");
+        new.serve(80, "new");
+        let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.connect("127.0.0.1:8080").unwrap();
+        for (address, name) in [(old_address, "old"), (new_address, "new")] {
+            let port = for_udp(&published([0; 4], 8080, address));
+            sync_ports(&network, &[port]).unwrap();
+            client.send(b"?").unwrap();
+            let mut buffer = [0; 64];
+            let length = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..3], name.as_bytes(), "{length} bytes");
+        }
+    });
+}
+
+#[test]
 fn wrong_ports_are_refused_and_change_nothing() {
     on_fresh_host(|| {
         let network = network("a", "10.210.0.0/24");
