@@ -8,6 +8,8 @@
 mod error;
 mod sandbox;
 mod spec;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod units;
 pub mod user;
 

@@ -1,0 +1,222 @@
+//! Capability sets: names, Docker's default set, and what `add` and `drop` make of it.
+
+use bulkhead_model::{Error, Result, Security};
+
+use crate::failure::Context;
+use crate::sys;
+
+/// In the order of their numbers (`linux/capability.h`).
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+const DEFAULT: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
+
+/// Capabilities as the kernel has them: bit N is capability number N.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CapabilitySet(pub(crate) u64);
+
+impl CapabilitySet {
+    pub(crate) fn contains(self, name: &str) -> bool {
+        number(name).is_some_and(|number| self.0 & (1 << number) != 0)
+    }
+
+    /// All that this process could give away.
+    pub(crate) fn available() -> Result<Self> {
+        let bits = sys::permitted_capabilities().host(|| "read our own capabilities".into())?;
+        Ok(Self(bits))
+    }
+
+    /// The set for a workload with these settings, out of what is `available`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that is no capability; `Unsupported` for one that is asked for
+    /// by name and that this process does not have itself.
+    pub(crate) fn of(security: &Security, available: Self) -> Result<Self> {
+        if security.privileged {
+            return Ok(available);
+        }
+        let (add_all, add) = parse(&security.capabilities_add)?;
+        let (drop_all, drop) = parse(&security.capabilities_drop)?;
+        let missing = add & !available.0;
+        if missing != 0 {
+            return Err(Error::unsupported(format!(
+                "the capability {} is not available to Bulkhead itself on this host: leave it \
+                 out of cap_add, or run Bulkhead with it",
+                NAMES[missing.trailing_zeros() as usize]
+            )));
+        }
+        let base = if add_all {
+            available.0
+        } else if drop_all {
+            0
+        } else {
+            default_bits() & available.0
+        };
+        Ok(Self(base & !drop | add))
+    }
+
+    /// Takes from the process what is not in the set, for good: the bounding set first, as this
+    /// needs `SETPCAP`. To be followed by [`Self::apply`] as the final user.
+    pub(crate) fn limit_bounding(self) -> std::io::Result<()> {
+        for number in 0..64 {
+            if self.0 & (1 << number) == 0 {
+                match sys::drop_bounding_capability(number) {
+                    // The kernel has no capability of that number, nor any above.
+                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+                    result => result?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the set the effective and permitted one; nothing is inheritable or ambient.
+    pub(crate) fn apply(self) -> std::io::Result<()> {
+        sys::clear_ambient_capabilities()?;
+        sys::set_capabilities(self.0)
+    }
+}
+
+fn default_bits() -> u64 {
+    DEFAULT
+        .iter()
+        .filter_map(|name| number(name))
+        .fold(0, |bits, number| bits | 1 << number)
+}
+
+fn number(name: &str) -> Option<u32> {
+    let name = name.strip_prefix("CAP_").unwrap_or(name);
+    let index = NAMES.iter().position(|known| *known == name)?;
+    u32::try_from(index).ok()
+}
+
+/// Whether `ALL` is among the names, and the bits of the others.
+fn parse(names: &[String]) -> Result<(bool, u64)> {
+    let mut all = false;
+    let mut bits = 0;
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        if upper == "ALL" || upper == "CAP_ALL" {
+            all = true;
+            continue;
+        }
+        let number = number(&upper).ok_or_else(|| {
+            Error::invalid(format!(
+                "'{name}' is no capability: see capabilities(7) for the names, or use ALL"
+            ))
+        })?;
+        bits |= 1 << number;
+    }
+    Ok((all, bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERYTHING: CapabilitySet = CapabilitySet((1 << 41) - 1);
+
+    fn set(add: &[&str], drop: &[&str]) -> Result<CapabilitySet> {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let security = Security {
+            capabilities_add: owned(add),
+            capabilities_drop: owned(drop),
+            ..Security::default()
+        };
+        CapabilitySet::of(&security, EVERYTHING)
+    }
+
+    #[test]
+    fn the_default_set_is_dockers() {
+        // The value that `/proc/self/status` shows in a container of Docker's.
+        assert_eq!(set(&[], &[]).expect("default").0, 0xa804_25fb);
+    }
+
+    #[test]
+    fn add_and_drop_work_with_and_without_prefix_and_case() {
+        let changed = set(&["cap_net_admin"], &["CAP_CHOWN", "kill"]).expect("names");
+        assert!(changed.contains("CAP_NET_ADMIN"));
+        assert!(!changed.contains("CHOWN") && !changed.contains("KILL"));
+        assert!(changed.contains("SETUID"));
+    }
+
+    #[test]
+    fn all_is_every_capability() {
+        assert_eq!(set(&["ALL"], &[]).expect("all"), EVERYTHING);
+        assert_eq!(set(&[], &["ALL"]).expect("none").0, 0);
+        assert_eq!(set(&["NET_RAW"], &["ALL"]).expect("one").0, 1 << 13);
+        assert!(
+            !set(&["ALL"], &["SYS_ADMIN"])
+                .expect("all but one")
+                .contains("SYS_ADMIN")
+        );
+    }
+
+    #[test]
+    fn what_is_no_capability_or_not_ours_is_refused_by_name() {
+        let error = set(&["NET_ADMINN"], &[]).expect_err("misspelt");
+        assert!(error.to_string().contains("NET_ADMINN"), "{error}");
+        let security = Security {
+            capabilities_add: vec!["SYS_ADMIN".into()],
+            ..Security::default()
+        };
+        let error = CapabilitySet::of(&security, CapabilitySet(1)).expect_err("not ours");
+        assert!(error.to_string().contains("SYS_ADMIN"), "{error}");
+    }
+}

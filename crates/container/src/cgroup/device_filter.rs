@@ -1,0 +1,141 @@
+//! The device policy of cgroup v2: a BPF program that decides over every open and `mknod`
+//! (kernel: `include/uapi/linux/bpf.h`, `BPF_PROG_TYPE_CGROUP_DEVICE`).
+//!
+//! Invariant: the same policy as `v1::DEVICE_RULES`.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use bulkhead_model::Result;
+
+use crate::failure::Context;
+use crate::sys;
+
+const BPF_PROG_LOAD: u32 = 5;
+const BPF_PROG_ATTACH: u32 = 8;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 2;
+
+/// Read and written by the program's registers: `access_type` (access in the upper half, type in
+/// the lower), `major`, `minor`.
+const ACCESS_MAKE: i32 = 1;
+const TYPE_CHARACTER: i32 = 2;
+
+/// Major and minor (`None`: all) of the character devices that may be used.
+const CHARACTER_DEVICES: [(i32, Option<i32>); 9] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(1)),
+    (5, Some(2)),
+    (136, None),
+];
+
+#[repr(C)]
+struct LoadAttributes {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buffer: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct AttachAttributes {
+    target: u32,
+    program: u32,
+    attach_type: u32,
+    attach_flags: u32,
+    replace: u32,
+    unused: u32,
+}
+
+/// Attaches the policy to the group; it is gone with the group.
+///
+/// # Errors
+/// `Host` if the kernel has no such programs (`CONFIG_CGROUP_BPF`).
+pub(super) fn attach(group: &Path) -> Result<()> {
+    let doing = || {
+        "restrict the container's devices by a BPF program: the kernel needs CONFIG_CGROUP_BPF"
+            .to_owned()
+    };
+    let directory = File::open(group).host(|| format!("open {}", group.display()))?;
+    let program = program();
+    let mut load = LoadAttributes {
+        program_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        instruction_count: program.len() as u32,
+        instructions: program.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buffer: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    let loaded = sys::returned(sys::bpf(BPF_PROG_LOAD, &mut load).host(doing)?);
+    let mut attach = AttachAttributes {
+        target: directory.as_raw_fd() as u32,
+        program: loaded.as_raw_fd() as u32,
+        attach_type: BPF_CGROUP_DEVICE,
+        attach_flags: BPF_F_ALLOW_MULTI,
+        replace: 0,
+        unused: 0,
+    };
+    sys::bpf(BPF_PROG_ATTACH, &mut attach).host(doing)?;
+    Ok(())
+}
+
+/// One instruction: opcode, registers (destination in the lower half), offset, immediate.
+const fn instruction(opcode: u8, registers: u8, offset: i16, immediate: i32) -> u64 {
+    opcode as u64
+        | (registers as u64) << 8
+        | (offset as u16 as u64) << 16
+        | (immediate as u32 as u64) << 32
+}
+
+/// r2 = type, r3 = access, r4 = major, r5 = minor; returns 1 to allow.
+fn program() -> Vec<u64> {
+    const LOAD_WORD: u8 = 0x61;
+    const JUMP_NOT_EQUAL: u8 = 0x55;
+    const MOVE: u8 = 0xb7;
+    const EXIT: u8 = 0x95;
+    let allow = [instruction(MOVE, 0, 0, 1), instruction(EXIT, 0, 0, 0)];
+    let mut program = vec![
+        instruction(LOAD_WORD, 0x12, 0, 0),
+        instruction(0x57, 2, 0, 0xffff),
+        instruction(LOAD_WORD, 0x13, 0, 0),
+        instruction(0x77, 3, 0, 16),
+        instruction(LOAD_WORD, 0x14, 4, 0),
+        instruction(LOAD_WORD, 0x15, 8, 0),
+        // Making a node opens nothing.
+        instruction(JUMP_NOT_EQUAL, 3, 2, ACCESS_MAKE),
+        allow[0],
+        allow[1],
+        // No block devices.
+        instruction(0x15, 2, 2, TYPE_CHARACTER),
+        instruction(MOVE, 0, 0, 0),
+        instruction(EXIT, 0, 0, 0),
+    ];
+    for (major, minor) in CHARACTER_DEVICES {
+        match minor {
+            Some(minor) => {
+                program.push(instruction(JUMP_NOT_EQUAL, 4, 3, major));
+                program.push(instruction(JUMP_NOT_EQUAL, 5, 2, minor));
+            }
+            None => program.push(instruction(JUMP_NOT_EQUAL, 4, 2, major)),
+        }
+        program.extend(allow);
+    }
+    program.push(instruction(MOVE, 0, 0, 0));
+    program.push(instruction(EXIT, 0, 0, 0));
+    program
+}

@@ -1,0 +1,236 @@
+//! The last part of a process's set-up, inside the container: descriptors, user, capabilities,
+//! filter, exec.
+//!
+//! Invariant: from here on nothing is dropped: the process execs or exits, so that closing all
+//! descriptors under their owners is sound.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use bulkhead_model::user::{self, ResolvedUser};
+use bulkhead_model::{Error, ErrorKind, Result};
+use rustix::fs::{FileType, Gid, Mode, Uid, fchown, fstat};
+
+use crate::capabilities::CapabilitySet;
+use crate::channel::{Channel, Report};
+use crate::config::Workload;
+use crate::failure::Context;
+use crate::reaper;
+use crate::resolve::Root;
+use crate::sys::{self, StringVector};
+
+/// Where the search for a program goes without a `PATH`, as Docker sets it.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The number that the channel has while everything above is closed.
+const CHANNEL: i32 = 3;
+
+/// The standard streams of a process.
+#[derive(Debug)]
+pub(crate) enum Streams {
+    /// stdin, stdout, stderr.
+    Pipes([OwnedFd; 3]),
+    /// The slave of a terminal, which becomes the controlling one.
+    Terminal(OwnedFd),
+}
+
+/// Whom the workload runs as, by the container's own files.
+pub(crate) fn resolve_user(root: &Root, workload: &Workload) -> Result<ResolvedUser> {
+    let passwd = root.read("/etc/passwd")?;
+    let group = root.read("/etc/group")?;
+    user::resolve(&workload.process.user, &passwd, &group)
+}
+
+/// Becomes the workload; whatever fails is reported over the channel.
+pub(crate) fn launch(
+    workload: &Workload,
+    user: &ResolvedUser,
+    streams: Streams,
+    channel: Channel,
+) -> ! {
+    let Err(error) = become_workload(workload, user, streams, channel);
+    // The channel is at its number by now, whatever happened.
+    let channel = Channel::from_descriptor(sys::inherited(CHANNEL));
+    let _ = channel.send(&Report::Failed(error.into()), &[]);
+    sys::exit_now(1)
+}
+
+fn become_workload(
+    workload: &Workload,
+    user: &ResolvedUser,
+    streams: Streams,
+    channel: Channel,
+) -> Result<Infallible> {
+    let has_terminal = matches!(streams, Streams::Terminal(_));
+    place_descriptors(streams, channel)?;
+    rustix::process::setsid().host(|| "start a session".into())?;
+    if has_terminal {
+        sys::set_controlling_terminal(rustix::stdio::stdin())
+            .host(|| "set the controlling terminal".into())?;
+    }
+    own_streams(user)?;
+    sys::new_session_keyring().host(|| "start a session keyring".into())?;
+    for limit in &workload.limits {
+        sys::set_resource_limit(limit.resource, limit.soft, limit.hard).host(|| {
+            format!(
+                "set the ulimit {} to {}:{}: raising a hard limit needs CAP_SYS_RESOURCE",
+                limit.name, limit.soft, limit.hard
+            )
+        })?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    change_directory(&workload.process.cwd)?;
+    let arguments = strings(workload.process.args.iter().cloned())?;
+    let environment = strings(environment(workload, user))?;
+    drop_privileges(workload, user)?;
+    sys::reset_signals();
+    if workload.init {
+        reaper::stay_as_init(has_terminal)?;
+    }
+    Err(execute(workload, arguments, environment))
+}
+
+/// stdin, stdout and stderr at 0 to 2, the channel at 3 until exec, and nothing else: whatever
+/// was inherited is gone (CVE-2024-21626).
+fn place_descriptors(streams: Streams, channel: Channel) -> Result<()> {
+    let doing = || "place the standard streams".to_owned();
+    // Above all numbers that are about to be overwritten.
+    let high = |descriptor: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(descriptor, 100).host(doing);
+    let copy = high(&channel.into_descriptor())?;
+    let copies: Vec<OwnedFd> = match &streams {
+        Streams::Pipes(pipes) => pipes.iter().map(high).collect::<Result<_>>()?,
+        Streams::Terminal(slave) => (0..3).map(|_| high(slave)).collect::<Result<_>>()?,
+    };
+    drop(streams);
+    for (number, stream) in copies.iter().enumerate() {
+        sys::duplicate_to(stream.as_fd(), number as i32, false).host(doing)?;
+    }
+    sys::duplicate_to(copy.as_fd(), CHANNEL, true).host(doing)?;
+    // Closed with all others, and not once more when they would be dropped.
+    std::mem::forget((copy, copies));
+    sys::close_from(CHANNEL as u32 + 1, false).host(|| "close all other descriptors".into())
+}
+
+/// Gives the streams to the user, who otherwise could not open `/dev/stdout` again.
+fn own_streams(user: &ResolvedUser) -> Result<()> {
+    for stream in [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ] {
+        let doing = || "give the standard streams to the user".to_owned();
+        let status = fstat(stream).host(doing)?;
+        let uid = Some(Uid::from_raw(user.uid));
+        match FileType::from_raw_mode(status.st_mode) {
+            FileType::Fifo => fchown(stream, uid, Some(Gid::from_raw(user.gid))).host(doing)?,
+            // A terminal stays with the group `tty`; anything else (`/dev/null`) is not ours.
+            FileType::CharacterDevice if rustix::termios::isatty(stream) => {
+                fchown(stream, uid, None).host(doing)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// # Errors
+/// `Host` also if the directory turns out to be outside the root.
+fn change_directory(cwd: &str) -> Result<()> {
+    let doing = || format!("change to the working directory {cwd}");
+    rustix::process::chdir(cwd).host(doing)?;
+    let path = rustix::process::getcwd(Vec::new()).host(doing)?;
+    if path.to_bytes().first() != Some(&b'/') {
+        return Err(Error::host(format!(
+            "{}: it is outside the container",
+            doing()
+        )));
+    }
+    Ok(())
+}
+
+fn drop_privileges(workload: &Workload, user: &ResolvedUser) -> Result<()> {
+    let capabilities = CapabilitySet(workload.capabilities);
+    // Without no_new_privs a filter can only be installed while we have CAP_SYS_ADMIN.
+    if let (Some(filter), false) = (&workload.filter, workload.no_new_privileges) {
+        filter.install()?;
+    }
+    let doing = || "set the capabilities".to_owned();
+    capabilities.limit_bounding().host(doing)?;
+    sys::set_keep_capabilities(true).host(doing)?;
+    sys::set_user(user.uid, user.gid, &user.groups)
+        .host(|| format!("become user {}:{}", user.uid, user.gid))?;
+    capabilities.apply().host(doing)?;
+    sys::set_keep_capabilities(false).host(doing)?;
+    // Changing the user has taken the wish to die with the parent away.
+    sys::set_parent_death_signal(libc::SIGKILL).host(|| "set the death signal".into())?;
+    if workload.no_new_privileges {
+        sys::set_no_new_privileges().host(|| "set no_new_privs".into())?;
+        if let Some(filter) = &workload.filter {
+            filter.install()?;
+        }
+    }
+    Ok(())
+}
+
+fn environment(workload: &Workload, user: &ResolvedUser) -> impl Iterator<Item = String> {
+    let given = &workload.process.env;
+    let has_home = given.iter().any(|entry| entry.starts_with("HOME="));
+    let home = (!has_home).then(|| format!("HOME={}", user.home));
+    given.iter().cloned().chain(home)
+}
+
+fn strings(strings: impl Iterator<Item = String>) -> Result<StringVector> {
+    let strings = strings
+        .map(CString::new)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Error::invalid("an argument contains a NUL byte").with_source(error))?;
+    Ok(StringVector::new(strings))
+}
+
+/// Execs the program, looked up as `execvp(3)` does; returns the reason if it cannot be.
+fn execute(workload: &Workload, arguments: StringVector, environment: StringVector) -> Error {
+    let program = workload.process.args.first().map_or("", String::as_str);
+    let candidates: Vec<String> = if program.contains('/') {
+        vec![program.to_owned()]
+    } else {
+        let path = workload
+            .process
+            .env
+            .iter()
+            .rev()
+            .find_map(|entry| entry.strip_prefix("PATH="))
+            .unwrap_or(DEFAULT_PATH);
+        path.split(':')
+            .map(|directory| if directory.is_empty() { "." } else { directory })
+            .map(|directory| format!("{directory}/{program}"))
+            .collect()
+    };
+    let mut refused = None;
+    for candidate in candidates {
+        let Ok(path) = CString::new(candidate) else {
+            continue;
+        };
+        let error = sys::execute(&path, &arguments, &environment);
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP) => {}
+            _ => {
+                refused.get_or_insert(error);
+            }
+        }
+    }
+    match refused {
+        Some(error) => Error::new(
+            ErrorKind::CommandNotExecutable,
+            format!("cannot execute '{program}'"),
+        )
+        .with_source(error),
+        None if program.contains('/') => Error::new(
+            ErrorKind::CommandNotFound,
+            format!("'{program}' does not exist in the image (or the interpreter that it needs)"),
+        ),
+        None => Error::new(
+            ErrorKind::CommandNotFound,
+            format!("'{program}' is not in the PATH of the image"),
+        ),
+    }
+}

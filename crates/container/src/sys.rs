@@ -1,0 +1,457 @@
+//! The system calls for which neither std nor rustix has a safe form.
+//!
+//! Invariant: the only module of the crate with `unsafe`; every function here is safe to call
+//! from the single-threaded helper, and those marked so from any thread.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// `MOUNT_ATTR_RDONLY` of `mount_setattr(2)`.
+pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
+pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x2;
+pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x4;
+pub(crate) const MOUNT_ATTR_NOEXEC: u64 = 0x8;
+
+/// One instruction of a classic BPF program, as `struct sock_filter` has it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) jump_true: u8,
+    pub(crate) jump_false: u8,
+    pub(crate) value: u32,
+}
+
+fn check(result: i64) -> io::Result<i64> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Forks with the `CLONE_*` flags given; `None` in the child.
+///
+/// Legal only in a process with one thread: the child has a copy of the caller's memory.
+pub(crate) fn clone_process(flags: libc::c_int) -> io::Result<Option<u32>> {
+    let flags = flags as libc::c_ulong | libc::SIGCHLD as libc::c_ulong;
+    // SAFETY: without CLONE_VM and with no new stack this is fork(2): the child goes on with a
+    // copy of everything. The process has one thread, so no lock is held by another.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) })?;
+    Ok((pid != 0).then_some(pid as u32))
+}
+
+pub(crate) fn unshare(flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: no pointers are passed.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
+/// Joins the namespaces named by `flags` of the process behind `pidfd` (Linux 5.8).
+pub(crate) fn setns(pidfd: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: no pointers are passed; the descriptor is borrowed for the call.
+    check(unsafe { libc::setns(pidfd.as_raw_fd(), flags) }.into()).map(drop)
+}
+
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Changes the attributes of the mount behind `mount` (Linux 5.12).
+pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, set: u64) -> io::Result<()> {
+    let attributes = MountAttributes {
+        set,
+        clear: 0,
+        propagation: 0,
+        user_namespace: 0,
+    };
+    let mut flags = libc::AT_EMPTY_PATH;
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: the path is a NUL-terminated empty string, the structure has the size given, and
+    // both outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Closes all descriptors from `first` on, or marks them close-on-exec.
+pub(crate) fn close_from(first: u32, only_on_exec: bool) -> io::Result<()> {
+    let flags = if only_on_exec {
+        libc::CLOSE_RANGE_CLOEXEC
+    } else {
+        0
+    };
+    // SAFETY: no pointers; descriptors at and above `first` are not used by the caller any more
+    // (it leaves their owners undropped, see `launch`).
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// Puts `source` at the descriptor number `target`, inherited over exec unless `on_exec`.
+pub(crate) fn duplicate_to(
+    source: BorrowedFd<'_>,
+    target: RawFd,
+    close_on_exec: bool,
+) -> io::Result<()> {
+    if source.as_raw_fd() == target {
+        let flag = if close_on_exec { libc::FD_CLOEXEC } else { 0 };
+        // SAFETY: changes a flag of an open descriptor.
+        return check(unsafe { libc::fcntl(target, libc::F_SETFD, flag) }.into()).map(drop);
+    }
+    let flags = if close_on_exec { libc::O_CLOEXEC } else { 0 };
+    // SAFETY: no pointers; `target` is one of the low numbers that the helper gives away.
+    check(unsafe { libc::dup3(source.as_raw_fd(), target, flags) }.into()).map(drop)
+}
+
+/// Takes over the descriptor `raw` which the process was started with.
+pub(crate) fn inherited(raw: RawFd) -> OwnedFd {
+    // SAFETY: called once per number by the helper's entry, for descriptors that the parent put
+    // there and that nothing else in the process owns.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+fn prctl(option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: only options without pointer arguments are used below.
+    check(
+        unsafe {
+            libc::prctl(
+                option,
+                first,
+                second,
+                0 as libc::c_ulong,
+                0 as libc::c_ulong,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
+/// Asks for `signal` when the thread that is our parent ends.
+pub(crate) fn set_parent_death_signal(signal: i32) -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0)
+}
+
+/// Keeps processes without `CAP_SYS_PTRACE` away from our `/proc/PID` files.
+pub(crate) fn set_not_dumpable() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0, 0)
+}
+
+pub(crate) fn set_no_new_privileges() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
+}
+
+/// Keeps the permitted capabilities over the change to another user.
+pub(crate) fn set_keep_capabilities(keep: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, keep.into(), 0)
+}
+
+pub(crate) fn drop_bounding_capability(number: u32) -> io::Result<()> {
+    prctl(libc::PR_CAPBSET_DROP, number.into(), 0)
+}
+
+pub(crate) fn clear_ambient_capabilities() -> io::Result<()> {
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
+        0,
+    )
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// The permitted capabilities of the calling thread.
+pub(crate) fn permitted_capabilities() -> io::Result<u64> {
+    let mut header = CapabilityHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let mut data = [CapabilityData::default(); 2];
+    // SAFETY: version 3 takes a header and two data structures, which outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
+}
+
+/// Sets the effective and the permitted capabilities; none are inheritable (CVE-2022-27650).
+pub(crate) fn set_capabilities(set: u64) -> io::Result<()> {
+    let mut header = CapabilityHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let half = |bits: u32| CapabilityData {
+        effective: bits,
+        permitted: bits,
+        inheritable: 0,
+    };
+    let data = [half(set as u32), half((set >> 32) as u32)];
+    // SAFETY: version 3 takes a header and two data structures, which outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+/// Installs a seccomp filter with the `SECCOMP_FILTER_FLAG_*` given.
+pub(crate) fn install_filter(program: &[Instruction], flags: u32) -> io::Result<()> {
+    const SECCOMP_SET_MODE_FILTER: libc::c_ulong = 1;
+    let length =
+        u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        instructions: *const Instruction,
+    }
+    let program = Program {
+        length,
+        instructions: program.as_ptr(),
+    };
+    // SAFETY: the structure is laid out as `struct sock_fprog`, its pointer covers `length`
+    // instructions, and both outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            SECCOMP_SET_MODE_FILTER,
+            flags as libc::c_ulong,
+            &raw const program,
+        )
+    })
+    .map(drop)
+}
+
+/// Becomes the user. The calls go to the kernel directly, as this process has one thread.
+pub(crate) fn set_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the group list outlives the call and has the length given; the rest are numbers.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_setgroups,
+            groups.len(),
+            groups.as_ptr(),
+        ))?;
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// Strings in the form that `execve(2)` takes, made before the process gives anything up.
+pub(crate) struct StringVector {
+    _strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl StringVector {
+    pub(crate) fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain([ptr::null()])
+            .collect();
+        Self {
+            _strings: strings,
+            pointers,
+        }
+    }
+}
+
+/// Replaces the program; returns only if that fails.
+pub(crate) fn execute(
+    path: &CStr,
+    arguments: &StringVector,
+    environment: &StringVector,
+) -> io::Error {
+    // SAFETY: both vectors end with a null pointer, and the strings live in them.
+    unsafe {
+        libc::execve(
+            path.as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+        );
+    }
+    io::Error::last_os_error()
+}
+
+/// Gives every signal its default action and blocks none: Rust ignores `SIGPIPE`, and what is
+/// ignored or blocked stays so over exec.
+pub(crate) fn reset_signals() {
+    // SAFETY: sets default dispositions only; errors (SIGKILL, SIGSTOP) are of no consequence.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut empty = std::mem::zeroed();
+        libc::sigemptyset(&raw mut empty);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut());
+    }
+}
+
+/// Blocks all signals, so that [`wait_for_signal`] gets them.
+pub(crate) fn block_signals() {
+    // SAFETY: fills and sets a signal set on the stack.
+    unsafe {
+        let mut full = std::mem::zeroed();
+        libc::sigfillset(&raw mut full);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const full, ptr::null_mut());
+    }
+}
+
+/// Blocks until a signal arrives and takes it.
+pub(crate) fn wait_for_signal() -> io::Result<i32> {
+    // SAFETY: waits with a full signal set on the stack; no information structure is asked for.
+    let signal = unsafe {
+        let mut full = std::mem::zeroed();
+        libc::sigfillset(&raw mut full);
+        libc::sigwaitinfo(&raw const full, ptr::null_mut())
+    };
+    check(signal.into()).map(|signal| signal as i32)
+}
+
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers are passed.
+    check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
+}
+
+/// Waits for a child (or any, with -1) and gives its raw status; `None` if `WNOHANG` was given
+/// and none has ended.
+pub(crate) fn wait_process(pid: i32, options: i32) -> io::Result<Option<(u32, i32)>> {
+    loop {
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        match check(unsafe { libc::waitpid(pid, &raw mut status, options) }.into()) {
+            Ok(0) => return Ok(None),
+            Ok(pid) => return Ok(Some((pid as u32, status))),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The exit code that a raw wait status stands for: 128 plus the signal if one ended it.
+pub(crate) fn exit_code(status: i32) -> i32 {
+    if libc::WIFSIGNALED(status) {
+        128 + libc::WTERMSIG(status)
+    } else {
+        libc::WEXITSTATUS(status)
+    }
+}
+
+/// Ends the process at once, without running anything of Rust's.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+pub(crate) fn set_resource_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: the structure outlives the call; pid 0 is the caller.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            &raw const limit,
+            ptr::null_mut::<libc::rlimit>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Starts a session keyring of our own, so that the host's cannot be reached.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    match check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            ptr::null::<libc::c_char>(),
+        )
+    }) {
+        // A kernel without keyrings has nothing to protect.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// Sets the interface `lo` of the calling thread's network namespace up.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    // SAFETY: opens a socket; the descriptor is owned at once.
+    let socket = unsafe {
+        let raw =
+            check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).into())?;
+        OwnedFd::from_raw_fd(raw as RawFd)
+    };
+    // SAFETY: an all-zero `ifreq` is valid; the name is shorter than its array and stays
+    // NUL-terminated; the structure outlives the calls.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        check(
+            libc::ioctl(
+                socket.as_raw_fd(),
+                libc::SIOCGIFFLAGS as _,
+                &raw mut request,
+            )
+            .into(),
+        )?;
+        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
+        check(
+            libc::ioctl(
+                socket.as_raw_fd(),
+                libc::SIOCSIFFLAGS as _,
+                &raw mut request,
+            )
+            .into(),
+        )?;
+    }
+    Ok(())
+}
+
+/// Makes the terminal the controlling terminal of the calling session leader.
+pub(crate) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes a number, not a pointer.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY as _, 0) }.into()).map(drop)
+}
+
+/// Calls `bpf(2)` with an attribute structure.
+pub(crate) fn bpf<T>(command: u32, attributes: &mut T) -> io::Result<i64> {
+    // SAFETY: the structure is `repr(C)` with its unused part zero and outlives the call; the
+    // pointers in it are kept alive by the caller (`cgroup::device_filter`).
+    check(unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) })
+}
+
+/// Takes over a descriptor that a system call returned.
+pub(crate) fn returned(raw: i64) -> OwnedFd {
+    // SAFETY: the kernel has just made it for us.
+    unsafe { OwnedFd::from_raw_fd(raw as RawFd) }
+}
