@@ -25,6 +25,6 @@ id=$(sed -E 's/.*"id": ?"([^"]+)".*/\1/' <<<"$order")
 curl --fail-with-body --silent --show-error --max-time 30 --output /dev/null "$GATEWAY/api/orders/$id"
 
 say "What runs where"
-as_root "$BULKHEAD" ps
+as_root "$BULKHEAD" status
 say "The shop: $GATEWAY/    the order: $GATEWAY/order/$id"
 printf 'Remove it all with: make demo-down\n' >&2

@@ -2,6 +2,7 @@
 //! images that are kept from run to run.
 
 use std::fs::{self, File};
+use std::io::{Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -106,6 +107,19 @@ impl Instance {
     /// It cannot be started or does not end in time.
     pub fn attempt(&self, arguments: &[&str]) -> Result<Output> {
         run(self.command(arguments))
+    }
+
+    /// The same, with this text as its stdin.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end in time.
+    pub fn attempt_with_input(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(input.as_bytes())?;
+        file.rewind()?;
+        let mut command = self.command(arguments);
+        command.stdin(file);
+        run(command)
     }
 
     /// Runs `bulkhead`, which must succeed, and returns its stdout.
@@ -342,6 +356,10 @@ fn cache() -> Result<PathBuf> {
     Ok(cache)
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// An address on loopback where nothing listens.
+///
+/// # Errors
+/// There is none.
+pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
