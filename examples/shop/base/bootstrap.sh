@@ -23,7 +23,10 @@ main() {
     case ${1:-} in
     --import)
         # A month old at most: then Debian's updates are worth the half minute.
-        local tar=$CACHE/$SUITE-$(date +%Y%m)-$(host_key).tar
+        local month key tar
+        month=$(date +%Y%m)
+        key=$(host_key)
+        tar=$CACHE/$SUITE-$month-$key.tar
         # The same image again would have all that stands on it built again.
         if [[ -e $tar.imported ]] && "${BULKHEAD[@]}" inspect "$IMAGE" >/dev/null 2>&1; then
             return 0
@@ -62,6 +65,7 @@ make_tar() {
     sources >"$work/sources"
     slim_rules >"$work/slim"
 
+    # shellcheck disable=SC2016 # mmdebstrap's shell expands $1, not this one
     # "apt" is what apt and the essential packages need: smaller than minbase, and all an image is
     # built upon.
     mmdebstrap --quiet --mode=root --variant=apt --format=tar --skip=output/dev \
@@ -78,6 +82,7 @@ make_tar() {
 # none is found. Only signed sources that Debian's own keys sign can be used in a bare image.
 sources() {
     local found
+    # shellcheck disable=SC2016 # apt's own form of variables
     found=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
         awk -v suite="$SUITE" '$2 ~ "^" suite "(-updates|-security)?$" && $3 == "main" { print "deb", $1, $2, $3 }' | sort -u)
     if [[ -n $found ]]; then
