@@ -87,7 +87,8 @@ impl Runner<'_> {
         for (options, command, code) in [
             (&[][..], &["true"][..], 0),
             (&[], &["sh", "-c", "exit 3"], 3),
-            (&[], &["sh", "-c", "kill -9 $$"], 137),
+            // Not of the first process itself: a PID namespace shields it.
+            (&[], &["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137),
             (&[], &["no-such-program"], 127),
             (&[], &["/etc/passwd"], 126),
             (&["--no-such-flag"], &["true"], 125),
