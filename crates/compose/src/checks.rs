@@ -174,17 +174,13 @@ pub(crate) fn published_ports(context: &mut Context, project: &Project) {
                     continue;
                 }
                 let who = match other == service {
-                    true => format!("service '{service}' takes it twice"),
-                    false => format!("taken by service '{other}' in line {}", first.line),
+                    true => format!("twice by service '{service}'"),
+                    false => format!("by service '{other}' in line {}", first.line),
                 };
-                context.sources.error_with_help(
-                    *span,
-                    format!(
-                        "port {number}/{} of the host is taken: {who}",
-                        port.protocol
-                    ),
-                    "publish another port",
-                );
+                let message = format!("port {number}/{} of the host is taken {who}", port.protocol);
+                context
+                    .sources
+                    .error_with_help(*span, message, "publish another port");
             }
             None => others.push((service, port, *span)),
         }

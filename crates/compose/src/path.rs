@@ -17,6 +17,10 @@ impl Path {
         self.0.pop();
     }
 
+    pub fn last(&self) -> Option<&str> {
+        self.0.last().map(String::as_str)
+    }
+
     /// What follows `in` or `of` in a message; empty at the top level.
     pub fn place(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| self.to_string())

@@ -20,6 +20,15 @@ static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
         .expect("the schema is part of the program and a test reads it")
 });
 
+/// Keys that take a duration, which people write as a bare number of seconds.
+const DURATIONS: [&str; 5] = [
+    "stop_grace_period",
+    "interval",
+    "timeout",
+    "start_period",
+    "start_interval",
+];
+
 /// Reports every key that the schema does not know, every wrong type, and a warning for each key
 /// that it knows and Bulkhead does not carry out.
 pub(crate) fn check(root: &Node, sources: &mut Sources) {
@@ -191,6 +200,7 @@ impl Walk<'_> {
                     None => format!("use {}", listed(choices.iter().map(|c| format!("'{c}'")))),
                 };
                 self.sources.error_with_help(node.span, message, help);
+                self.sources.silence(node.span);
             }
         }
         let (minimum, maximum) = (schema["minimum"].as_i64(), schema["maximum"].as_i64());
@@ -205,13 +215,11 @@ impl Walk<'_> {
             };
             let message = format!("{} is out of range: {number}", self.path);
             self.sources.error_with_help(node.span, message, help);
+            self.sources.silence(node.span);
         }
     }
 
     fn wrong_type(&mut self, node: &Node, schema: &'static Json) {
-        if !self.seen.insert(node.span) {
-            return;
-        }
         let expected = expected_types(schema);
         let found = node.node_type();
         let message = format!(
@@ -221,7 +229,10 @@ impl Walk<'_> {
             found.noun()
         );
         let scalar = matches!(found, Type::Boolean | Type::Integer | Type::Number);
-        if scalar && expected.contains(&"a string") {
+        if scalar && self.path.last().is_some_and(|key| DURATIONS.contains(&key)) {
+            let help = format!("write it with a unit: {}s", node.text().unwrap_or_default());
+            self.sources.error_with_help(node.span, message, help);
+        } else if scalar && expected.contains(&"a string") {
             let help = format!("put it in quotes: \"{}\"", node.text().unwrap_or_default());
             self.sources.error_with_help(node.span, message, help);
         } else if found == Type::Null {
@@ -230,6 +241,7 @@ impl Walk<'_> {
         } else {
             self.sources.error(node.span, message);
         }
+        self.sources.silence(node.span);
     }
 }
 
