@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{choose_subnet, mac_of, overlap};
 use crate::link::{Link, LinkChange, Routing};
-use crate::name::{BRIDGE_PREFIX, Instance, table_name};
+use crate::name::{BRIDGE_PREFIX, Instance, device_group, table_name};
 use crate::{firewall, nftables, sysctl};
 
 /// A network that the engine wants on the host.
@@ -101,10 +101,18 @@ pub fn remove(bridge: &str) -> Result<()> {
     let Some(link) = links.iter().find(|link| link.name == bridge) else {
         return Ok(());
     };
-    for port in links.iter().filter(|port| port.master == Some(link.index)) {
-        routing.delete_link(port.index).map_err(failed)?;
+    // A group number may be used by others: it is deleted as a whole only if it is ours.
+    let group = device_group(bridge);
+    let is_ours = |device: &Link| device.master == Some(link.index) || device.index == link.index;
+    let of_group = || links.iter().filter(|device| device.group == group);
+    if of_group().all(is_ours) && of_group().count() > 1 {
+        routing.delete_group(group).map_err(failed)?;
     }
-    routing.delete_link(link.index).map_err(failed)
+    let rest = links.iter().filter(|device| is_ours(device));
+    for device in rest {
+        routing.delete_link(device.index).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// What of this instance is on the host, whoever made it: also what a killed daemon left behind.
@@ -225,7 +233,11 @@ fn set_up_link(
     let alias = format!("bulkhead network {}", spec.name);
     // The kernel takes at most 255 bytes.
     let alias: String = alias.chars().take(60).collect();
-    let right = link.up && link.mtu == spec.mtu && link.alias.as_deref() == Some(alias.as_str());
+    let group = device_group(&spec.bridge);
+    let right = link.up
+        && link.mtu == spec.mtu
+        && link.group == group
+        && link.alias.as_deref() == Some(alias.as_str());
     if right {
         return Ok(());
     }
@@ -236,6 +248,7 @@ fn set_up_link(
             up: true,
             mtu: Some(spec.mtu),
             alias: Some(&alias),
+            group: Some(group),
             ..LinkChange::default()
         },
     )

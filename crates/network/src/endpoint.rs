@@ -14,6 +14,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::bridge::{disable_ipv6, open_routing};
 use crate::link::{LinkChange, Routing, VethPeer};
+use crate::name::device_group;
 use crate::sys;
 
 /// Connects the container whose init is `pid`: `endpoint.interface` appears in its network
@@ -147,6 +148,7 @@ fn set_up_host_end(routing: &mut Routing, endpoint: &Endpoint, bridge: u32) -> i
             up: true,
             mtu: Some(endpoint.mtu),
             master: Some(bridge),
+            group: Some(device_group(&endpoint.bridge)),
             alias: None,
         },
     )?;

@@ -26,6 +26,7 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -65,6 +66,7 @@ pub struct Link {
     /// The index of the bridge that it is a port of.
     pub master: Option<u32>,
     pub alias: Option<String>,
+    pub group: u32,
 }
 
 /// An IPv4 address on a device; `network` has the address itself, not the subnet's.
@@ -89,6 +91,7 @@ pub struct LinkChange<'a> {
     pub mtu: Option<u32>,
     pub master: Option<u32>,
     pub alias: Option<&'a str>,
+    pub group: Option<u32>,
 }
 
 /// One end of a veth pair.
@@ -192,6 +195,9 @@ impl Routing {
         if let Some(master) = change.master {
             request = request.number(IFLA_MASTER, master);
         }
+        if let Some(group) = change.group {
+            request = request.number(IFLA_GROUP, group);
+        }
         if let Some(alias) = change.alias {
             request = request.attribute(IFLA_IFALIAS, alias.as_bytes());
         }
@@ -210,6 +216,18 @@ impl Routing {
     /// Deletes a device; one that is gone already is no error.
     pub fn delete_link(&mut self, index: u32) -> io::Result<()> {
         let request = Message::new(RTM_DELLINK, 0).raw(&link_header(AF_UNSPEC, index, 0, 0));
+        match self.socket.request(request) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Deletes all devices of a group at once: as quick as one, where each on its own waits for
+    /// the kernel to be done with the one before.
+    pub fn delete_group(&mut self, group: u32) -> io::Result<()> {
+        let request = Message::new(RTM_DELLINK, 0)
+            .raw(&link_header(AF_UNSPEC, 0, 0, 0))
+            .number(IFLA_GROUP, group);
         match self.socket.request(request) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             other => other,
@@ -305,12 +323,14 @@ fn parse_link(reply: &Reply) -> Option<Link> {
         mac: None,
         master: None,
         alias: None,
+        group: 0,
     };
     for (kind, value) in attributes(payload.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = number(value)?,
             IFLA_MASTER => link.master = number(value),
+            IFLA_GROUP => link.group = number(value)?,
             IFLA_IFALIAS => link.alias = Some(text(value)),
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
             _ => {}

@@ -47,6 +47,13 @@ pub fn table_name(bridge: &str) -> String {
     format!("{TABLE_PREFIX}{suffix}")
 }
 
+/// The device group of a bridge and its ports, by which they are deleted together.
+pub(crate) fn device_group(bridge: &str) -> u32 {
+    let digest = Sha256::digest(bridge.as_bytes());
+    // Group 0 is the one of all other devices.
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]).max(1)
+}
+
 /// The host's device (veth end or TAP) of a sandbox's endpoint number `index`: at most 15 bytes.
 pub fn host_device_name(sandbox_id: &str, index: usize) -> String {
     let mut name = format!("bhe{}", digits(sandbox_id.as_bytes(), 10));

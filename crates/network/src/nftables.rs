@@ -301,7 +301,7 @@ fn base_rules(spec: &NetworkSpec) -> String {
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
-    iifname "{any}" iifname != "{bridge}" ip daddr {gateway} drop
+    iifname != "{bridge}" iifname != "lo" ip daddr {gateway} drop
 {internal_input}  }}
   chain forward {{
     type filter hook forward priority filter; policy accept;

@@ -45,7 +45,7 @@ fn networks_do_not_reach_each_other_nor_each_others_gateway() {
 }
 
 #[test]
-fn a_neighbour_with_a_route_reaches_no_sandbox() {
+fn a_neighbour_with_a_route_reaches_neither_sandbox_nor_gateway() {
     on_fresh_host(|| {
         let neighbour = outside();
         let network = made("a", "10.210.0.0/24");
@@ -57,6 +57,11 @@ fn a_neighbour_with_a_route_reaches_no_sandbox() {
             routing.add_default_route(link.index, HOST_OUTSIDE).unwrap();
         });
         assert_eq!(neighbour.call_in_vain(address, 80), None);
+        // Nor the gateway, where the names are told.
+        let gateway = TcpListener::bind((network.gateway, 53)).unwrap();
+        std::thread::spawn(move || gateway.incoming().flatten().for_each(drop));
+        assert_eq!(neighbour.call_in_vain(network.gateway, 53), None);
+        assert_eq!(call(network.gateway, 53, PATIENCE).as_deref(), Some(""));
     });
 }
 

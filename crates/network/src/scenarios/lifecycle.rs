@@ -28,6 +28,24 @@ fn a_network_is_made_again_and_leaves_nothing() {
 }
 
 #[test]
+fn a_network_may_be_made_by_several_at_once() {
+    on_fresh_host(|| {
+        let network = network("a", "10.210.0.0/24");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| ensure(&network).unwrap());
+            }
+        });
+        let (one, _) = container(&network, 2);
+        let (other, address) = container(&network, 3);
+        other.serve(80, "other");
+        assert!(one.call(address, 80).is_some());
+        remove(&network.bridge).unwrap();
+        assert_eq!(list_owned(&instance()).unwrap(), []);
+    });
+}
+
+#[test]
 fn what_was_changed_behind_our_back_is_put_right() {
     on_fresh_host(|| {
         let network = made("a", "10.210.0.0/24");
@@ -89,6 +107,26 @@ fn leftovers_are_found_by_their_instance() {
             remove(&network.bridge).unwrap();
         }
         assert_eq!(list_owned(&instance()).unwrap(), []);
+    });
+}
+
+#[test]
+fn a_device_of_others_survives_in_our_group() {
+    on_fresh_host(|| {
+        let network = made("a", "10.210.0.0/24");
+        let (_sandbox, _) = container(&network, 2);
+        let mut routing = open_routing().unwrap();
+        routing
+            .add_bridge("theirs", [2, 0, 0, 0, 0, 9], 1500)
+            .unwrap();
+        let theirs = routing.link("theirs").unwrap().unwrap();
+        let change = crate::link::LinkChange {
+            group: Some(crate::name::device_group(&network.bridge)),
+            ..Default::default()
+        };
+        routing.set_link(theirs.index, &change).unwrap();
+        remove(&network.bridge).unwrap();
+        assert_eq!(device_names(), ["lo", "theirs"]);
     });
 }
 
