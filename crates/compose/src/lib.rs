@@ -24,6 +24,7 @@ mod diagnostic;
 mod dotenv;
 mod duration;
 mod environment;
+mod extends;
 mod files;
 mod interpolate;
 mod limits;

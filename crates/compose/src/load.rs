@@ -1,19 +1,19 @@
 //! From file names to a project, step by step: find, read, interpolate, check, merge, resolve.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::checks;
 use crate::context::{Context, clean};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::dotenv::{self, Format};
+use crate::extends::Extender;
 use crate::files;
 use crate::interpolate::{MAXIMUM_TOTAL, interpolate_tree};
 use crate::merge;
 use crate::node::{Node, Value};
 use crate::parse;
 use crate::project::{Network, Project};
-use crate::schema;
 use crate::service::{self, References};
 use crate::source::{Sources, Span};
 use crate::toplevel;
@@ -110,11 +110,21 @@ fn load_into(options: LoadOptions, sources: &mut Sources) -> Result<Project, Fai
     );
     environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
 
-    let mut room = MAXIMUM_TOTAL;
+    let mut extender = Extender {
+        sources,
+        environment: &environment,
+        working_directory: &working_directory,
+        room: &mut MAXIMUM_TOTAL.clone(),
+        files: HashMap::new(),
+        cycles: HashSet::new(),
+        copied: 0,
+    };
     let mut merged: Option<Node> = None;
-    for mut tree in trees {
-        interpolate_tree(&mut tree, &environment, &mut room, sources);
-        schema::check(&tree, sources);
+    for (mut tree, path) in trees.into_iter().zip(&files) {
+        extender.check(&mut tree);
+        if complete {
+            extender.apply(&mut tree, path, &directory);
+        }
         merged = Some(match merged {
             Some(earlier) => merge::merge(earlier, tree),
             None => tree,

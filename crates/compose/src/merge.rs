@@ -74,6 +74,12 @@ pub(crate) fn merge(earlier: Node, later: Node) -> Node {
     merge_at(earlier, later, &mut Vec::new())
 }
 
+/// Merges `later` into `earlier`, where both are services.
+pub(crate) fn merge_service(earlier: Node, later: Node) -> Node {
+    let mut path = vec!["services".to_owned(), "*".to_owned()];
+    merge_at(earlier, later, &mut path)
+}
+
 /// Takes away what `!reset` names, where there was nothing to reset.
 pub(crate) fn strip_resets(node: &mut Node) {
     match &mut node.value {

@@ -196,6 +196,30 @@ impl Node {
         self.entry(key).map(|entry| &entry.value)
     }
 
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        match &mut self.value {
+            Value::Mapping(entries) => entries
+                .iter_mut()
+                .find(|entry| entry.key == key)
+                .map(|entry| &mut entry.value),
+            _ => None,
+        }
+    }
+
+    /// How many nodes it is made of, itself included.
+    pub fn count(&self) -> usize {
+        match &self.value {
+            Value::Sequence(items) => 1 + items.iter().map(Node::count).sum::<usize>(),
+            Value::Mapping(entries) => {
+                1 + entries
+                    .iter()
+                    .map(|entry| entry.value.count())
+                    .sum::<usize>()
+            }
+            Value::Scalar(_) | Value::Null => 1,
+        }
+    }
+
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries().iter().find(|entry| entry.key == key)
     }

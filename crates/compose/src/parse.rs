@@ -16,7 +16,7 @@ pub(crate) const MAXIMUM_SIZE: u64 = 4 << 20;
 /// How deep mappings and sequences may be nested, aliases followed.
 const MAXIMUM_DEPTH: usize = 64;
 /// How many nodes a file may have, aliases followed: what stops an alias bomb.
-const MAXIMUM_NODES: usize = 200_000;
+pub(crate) const MAXIMUM_NODES: usize = 200_000;
 
 /// A node that an anchor names.
 struct Anchored {

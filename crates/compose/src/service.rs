@@ -36,13 +36,6 @@ pub(crate) fn service(
     key_span: Span,
     node: &Node,
 ) -> (Service, References) {
-    if let Some(entry) = node.entry("extends") {
-        context.sources.error_with_help(
-            entry.key_span,
-            format!("'extends' in service '{name}' is not supported"),
-            "copy the keys, or share them with an anchor: <<: *base",
-        );
-    }
     if node.is_mapping() && node.get("image").is_none() && node.get("build").is_none() {
         context.sources.error_with_help(
             key_span,

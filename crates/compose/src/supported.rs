@@ -11,7 +11,7 @@ const CARRIED_OUT: &[&str] = &[
     "volumes",
     "configs",
     "secrets",
-    // Reported as errors where they are read: ignoring them would change the meaning.
+    // Reported as an error where it is read: ignoring it would change the meaning.
     "include",
     "services.*.extends.**",
     "services.*.image",

@@ -411,20 +411,13 @@ error: service 'web' has neither 'image' nor 'build'
 #[test]
 fn what_would_change_the_meaning() {
     web(
-        r"    extends: {file: other.yaml, service: x}
-include: [other.yaml]
+        r"include: [other.yaml]
 ",
         r"
-error: 'extends' in service 'web' is not supported
-  --> compose.yaml:4:5
-   |
- 4 |     extends: {file: other.yaml, service: x}
-   |     ^^^^^^^ copy the keys, or share them with an anchor: <<: *base
-
 error: 'include' is not supported
-  --> compose.yaml:5:1
+  --> compose.yaml:4:1
    |
- 5 | include: [other.yaml]
+ 4 | include: [other.yaml]
    | ^^^^^^^ pass the files with -f
 ",
     );

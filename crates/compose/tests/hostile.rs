@@ -48,7 +48,7 @@ fn load_all(directory: Directory, bytes: &[u8]) -> Directory {
 fn truncated_files() {
     let mut directory = Directory::new();
     for text in corpus() {
-        for end in (0..text.len()).step_by(7) {
+        for end in (0..text.len()).step_by(11) {
             directory = load_all(directory, &text[..end]);
         }
     }
@@ -85,7 +85,7 @@ fn mutated_files() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut directory = Directory::new();
     let corpus = corpus();
-    for round in 0..3000 {
+    for round in 0..2000 {
         let mut text = corpus[round % corpus.len()].clone();
         for _ in 0..=random.below(4) {
             let at = random.below(text.len());
