@@ -26,7 +26,7 @@ fi
 say() { echo "kernel: $*" >&2; }
 
 missing=
-for tool in bc bison flex gcc make xz; do
+for tool in bc bison flex gcc make patch xz; do
     command -v "$tool" >/dev/null || missing="$missing $tool"
 done
 [ -f /usr/include/libelf.h ] || missing="$missing libelf-dev"
@@ -41,7 +41,7 @@ version=$(dpkg-query --show --showformat='${Version}' linux-source-6.1 2>/dev/nu
 if [ -n "${LINUX_SOURCE:-}" ] || [ -z "$version" ]; then
     version=$(sha256sum "$source" | cut -c1-64)
 fi
-key=$({ echo "$version"; cat "$config"; } | sha256sum | cut -c1-16)
+key=$({ echo "$version"; cat "$config" "$here"/patches/*.patch; } | sha256sum | cut -c1-16)
 kernel=$out/vmlinux-$key
 
 mkdir -p "$out"
@@ -59,6 +59,9 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM HUP
 tar --extract --file "$source" --directory "$work" --strip-components=1
 
+for patch in "$here"/patches/*.patch; do
+    patch --silent --strip=1 --directory="$work" <"$patch" >&2
+done
 log=$work/build.log
 if ! KCONFIG_ALLCONFIG=$config make -s -C "$work" allnoconfig >"$log" 2>&1; then
     cat "$log" >&2

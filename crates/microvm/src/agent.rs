@@ -176,6 +176,19 @@ impl Agent {
         reply.recv().map_err(|_| gone())?
     }
 
+    /// Asks the guest and waits for its answer for at most this time.
+    pub(crate) fn request_within(&self, request: Request, timeout: Duration) -> Option<Reply> {
+        let (answer, reply) = sync_channel(1);
+        let command = Command::Request {
+            request,
+            streams: None,
+            answer,
+        };
+        self.commands.send(command).ok()?;
+        self.wake();
+        reply.recv_timeout(timeout).ok()?.ok()
+    }
+
     /// Waits until the process has ended; all have when the guest has.
     pub(crate) fn wait(&self, process: u32) -> ExitStatus {
         let mut state = self.shared.lock();

@@ -19,7 +19,7 @@ use crate::sandbox::{MicroVm, make_streams};
 use crate::{disk, initramfs, rootfs};
 
 /// A guest's memory where no limit is given.
-const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(256);
+pub const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(256);
 
 /// What the guest's kernel takes of its memory, so that a limit means the workload's memory on
 /// both kinds of sandbox.
@@ -141,7 +141,10 @@ impl Backend for MicroVmBackend {
             Ok((agent, io))
         });
         match result {
-            Ok((agent, io)) => Ok(Box::new(MicroVm::new(agent, io, traces))),
+            Ok((agent, io)) => {
+                let limit = spec.resources.memory.unwrap_or(DEFAULT_MEMORY);
+                Ok(Box::new(MicroVm::new(agent, io, limit, traces)))
+            }
             Err(error) => {
                 let _ = fs::remove_dir_all(&staging);
                 Err(error)

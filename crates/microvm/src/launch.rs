@@ -76,7 +76,9 @@ pub(crate) fn spawn(launcher: &Launcher, launch: Launch, stderr: Stdio) -> Resul
     )
     .map_err(failed)?;
     let mut bytes = Vec::new();
-    (text(&launch.program)?, launch.arguments).encode_into(&mut bytes);
+    std::process::id().encode(&mut bytes);
+    text(&launch.program)?.encode(&mut bytes);
+    launch.arguments.encode(&mut bytes);
     let groups = launch.control_groups.iter().map(|path| text(path));
     groups.collect::<Result<Vec<_>>>()?.encode(&mut bytes);
     let mut staged = Vec::new();
@@ -118,17 +120,6 @@ pub(crate) fn text(path: &Path) -> Result<String> {
     })
 }
 
-trait EncodeInto {
-    fn encode_into(&self, bytes: &mut Vec<u8>);
-}
-
-impl EncodeInto for (String, Vec<String>) {
-    fn encode_into(&self, bytes: &mut Vec<u8>) {
-        self.0.encode(bytes);
-        self.1.encode(bytes);
-    }
-}
-
 /// Entry point of the hidden subcommand: what follows the subcommand's name are `arguments`.
 pub fn monitor_main(arguments: Vec<String>) -> ExitCode {
     let mut arguments = arguments.into_iter();
@@ -150,9 +141,14 @@ pub fn monitor_main(arguments: Vec<String>) -> ExitCode {
 
 fn launch() -> Result<()> {
     let failed = |what: &str, errno: Errno| Error::host(what.to_owned()).with_source(errno);
-    let launch = receive()?;
+    let (supervisor, launch) = receive()?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|errno| failed("tie the monitor to its supervisor", errno))?;
+    // Whoever died before that sends no signal any more.
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32);
+    if parent != Some(supervisor) {
+        return Err(Error::channel("the supervisor is gone"));
+    }
     for path in &launch.control_groups {
         fs::write(path, "0").map_err(|error| {
             Error::host(format!("join the control group {}", path.display())).with_source(error)
@@ -176,10 +172,16 @@ fn launch() -> Result<()> {
     rustix::stdio::dup2_stdin(&null)
         .map_err(|errno| failed("close the launcher's input", errno))?;
     let error = Command::new(&launch.program).args(&arguments).exec();
-    Err(Error::host(format!("run {}", launch.program.display())).with_source(error))
+    let program = launch.program.display();
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return Err(Error::unsupported(format!(
+            "there is no {program}: micro VMs need QEMU, install the package qemu-system-x86"
+        )));
+    }
+    Err(Error::host(format!("run {program}")).with_source(error))
 }
 
-fn receive() -> Result<Launch> {
+fn receive() -> Result<(u32, Launch)> {
     let failed = |errno: Errno| Error::channel("read what to launch").with_source(errno);
     let malformed = |error| Error::channel("read what to launch").with_source(error);
     // More than any command line may be long.
@@ -200,6 +202,7 @@ fn receive() -> Result<Launch> {
         }
     }
     let mut bytes = &buffer[..received.bytes];
+    let supervisor = u32::decode(&mut bytes).map_err(malformed)?;
     let mut launch = Launch {
         program: PathBuf::from(String::decode(&mut bytes).map_err(malformed)?),
         arguments: Vec::decode(&mut bytes).map_err(malformed)?,
@@ -216,7 +219,7 @@ fn receive() -> Result<Launch> {
             source: PathBuf::from(&file[2]),
         });
     }
-    Ok(launch)
+    Ok((supervisor, launch))
 }
 
 /// Makes a mount namespace that nobody else sees; it vanishes with the monitor.

@@ -18,7 +18,8 @@ pub mod monitor;
 pub mod rootfs;
 mod sandbox;
 mod sys;
+mod usage;
 
-pub use backend::{MicroVmBackend, MicroVmConfig};
+pub use backend::{DEFAULT_MEMORY, MicroVmBackend, MicroVmConfig};
 pub use launch::{Launcher, monitor_main};
 pub use monitor::Accelerator;

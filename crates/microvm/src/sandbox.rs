@@ -3,34 +3,51 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bulkhead_guest::{Reply, Request, WORKLOAD};
 use bulkhead_model::{
-    Error, Exec, ExitStatus, Kind, Pause, Process, ProcessIo, ProcessSpec, Result, Sandbox,
-    TerminalSize,
+    ByteSize, Error, Exec, ExitStatus, Kind, Pause, Process, ProcessIo, ProcessSpec, Result,
+    Sandbox, Stats, StatsSource, TerminalSize,
 };
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::agent::{Agent, Streams};
+use crate::usage;
+
+/// How long a reading waits for the guest's part of it.
+const STATS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A micro VM that boots or runs.
 pub(crate) struct MicroVm {
     agent: Arc<Agent>,
     io: Mutex<Option<ProcessIo>>,
     next_process: AtomicU32,
+    memory_limit: ByteSize,
+    is_paused: AtomicBool,
+    /// As the guest last told it.
+    process_count: AtomicU64,
     /// Files to remove with the sandbox.
     traces: Vec<PathBuf>,
 }
 
 impl MicroVm {
-    pub(crate) fn new(agent: Agent, io: ProcessIo, traces: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(
+        agent: Agent,
+        io: ProcessIo,
+        memory_limit: ByteSize,
+        traces: Vec<PathBuf>,
+    ) -> Self {
         Self {
             agent: Arc::new(agent),
             io: Mutex::new(Some(io)),
             next_process: AtomicU32::new(WORKLOAD + 1),
+            memory_limit,
+            is_paused: AtomicBool::new(false),
+            process_count: AtomicU64::new(1),
             traces,
         }
     }
@@ -92,8 +109,29 @@ impl Sandbox for MicroVm {
         Some(self)
     }
 
+    fn stats(&self) -> Option<&dyn StatsSource> {
+        Some(self)
+    }
+
     fn pause(&self) -> Option<&dyn Pause> {
         Some(self)
+    }
+}
+
+impl StatsSource for MicroVm {
+    /// What the host pays for the monitor; only the number of processes is the guest's word.
+    fn read(&self) -> Result<Stats> {
+        let mut stats = usage::of_process(self.agent.monitor_pid)
+            .map_err(|error| Error::conflict("the micro VM is not running").with_source(error))?;
+        if !self.is_paused.load(Ordering::Relaxed)
+            && let Some(Reply::Stats { pids, .. }) =
+                self.agent.request_within(Request::Stats {}, STATS_TIMEOUT)
+        {
+            self.process_count.store(pids, Ordering::Relaxed);
+        }
+        stats.pids = self.process_count.load(Ordering::Relaxed);
+        stats.memory_limit = Some(self.memory_limit);
+        Ok(stats)
     }
 }
 
@@ -125,11 +163,15 @@ impl Exec for MicroVm {
 
 impl Pause for MicroVm {
     fn pause(&self) -> Result<()> {
-        self.agent.control().pause()
+        self.agent.control().pause()?;
+        self.is_paused.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn resume(&self) -> Result<()> {
-        self.agent.control().resume()
+        self.agent.control().resume()?;
+        self.is_paused.store(false, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -122,7 +122,7 @@ impl Arguments {
         self.add("-kernel", text(&machine.kernel)?);
         self.add("-initrd", text(&machine.initramfs)?);
         self.add("-append", format!(
-            "console=ttyS0 loglevel=4 panic=-1 reboot=t nokaslr no_timer_check random.trust_cpu=on \
+            "console=ttyS0 loglevel=4 panic=-1 reboot=t nokaslr no_timer_check lapic_timer_hz=1000000000 random.trust_cpu=on \
              cryptomgr.notests rcupdate.rcu_expedited=1{mitigations}"
         ));
         self.add("-device", "virtio-rng-device".to_owned());

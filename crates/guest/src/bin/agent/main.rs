@@ -47,6 +47,7 @@ fn run() -> std::io::Result<()> {
         channel,
         configuration: None,
         processes: BTreeMap::new(),
+        started: false,
         workload: None,
     };
     agent.channel.send(&Message::Hello { version: VERSION });
@@ -76,6 +77,7 @@ struct Agent {
     configuration: Option<Configuration>,
     /// By the number that the supervisor gave them.
     processes: BTreeMap<u32, Running>,
+    started: bool,
     /// `Some` while the workload runs.
     workload: Option<Pid>,
 }
@@ -114,8 +116,12 @@ impl Agent {
         let not_configured = || Error::conflict("the guest is not configured");
         match request {
             Request::Start {} => {
+                if self.started {
+                    return Err(Error::conflict("the workload has been started already"));
+                }
                 let configuration = self.configuration.as_ref().ok_or_else(not_configured)?;
                 let spawned = spawn::spawn_workload(configuration)?;
+                self.started = true;
                 self.workload = Some(spawned.pid);
                 Ok(self.add(WORKLOAD, spawned))
             }
@@ -222,7 +228,10 @@ fn configure(configuration: &Configuration) -> Result<()> {
     network::configure(&configuration.endpoints)?;
     cgroup::prepare(configuration)?;
     rootfs::prepare(configuration)?;
+    // A guest's memory is what its workload asked for; a program that reserves more than it uses
+    // (a JVM, Go, a fork of a large process) gets it, as it would in a container of a large host.
     let defaults = [
+        ("vm.overcommit_memory", "1"),
         ("net.ipv4.ip_unprivileged_port_start", "0"),
         ("net.ipv4.ping_group_range", "0 2147483647"),
     ];

@@ -188,11 +188,8 @@ fn make_mount(index: usize, entry: &GuestMount) -> Io<()> {
             fs::create_dir(&share).map_err(|_| Errno::IO)?;
             mount(tag.as_str(), &share, "9p", flags, options)?;
             let target = make_file(&root, target)?;
-            mount_bind(share.join(file), descriptor_path(&target))?;
-            if entry.read_only {
-                remount(&descriptor_path(&target), MountFlags::RDONLY)?;
-            }
-            Ok(())
+            // A share that is read-only is so under every mount of it.
+            mount_bind(share.join(file), descriptor_path(&target))
         }
     }
 }
