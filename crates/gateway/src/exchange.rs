@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::access_log::{AccessRecord, LogHandle};
-use crate::counters::ServiceState;
+use crate::route::Backend;
 use crate::router::Target;
-use crate::timestamp::rfc3339;
 use crate::trace::TraceContext;
 
 /// The client went away before the response began; not a registered code, but nginx's habit.
@@ -19,8 +18,8 @@ const STATUS_CLIENT_GONE: u16 = 499;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     log: LogHandle,
-    service: Option<Arc<ServiceState>>,
-    record: AccessRecord,
+    /// Taken when the exchange is dropped.
+    record: Option<AccessRecord>,
     started: Instant,
     /// Bytes of the request's body; counted by the body itself, which is elsewhere.
     pub(crate) bytes_in: Arc<AtomicU64>,
@@ -29,71 +28,72 @@ pub(crate) struct Exchange {
 /// What is known when the header has arrived.
 pub(crate) struct Arrival<'a> {
     pub(crate) client: IpAddr,
-    pub(crate) method: &'a http::Method,
+    pub(crate) method: http::Method,
     pub(crate) host: &'a str,
     pub(crate) path: &'a str,
     pub(crate) trace: TraceContext,
 }
 
 impl Exchange {
-    pub(crate) fn begin(log: LogHandle, arrival: &Arrival<'_>) -> Self {
+    pub(crate) fn begin(log: LogHandle, arrival: Arrival<'_>) -> Self {
         let record = AccessRecord {
-            time: match log.is_enabled() {
-                true => rfc3339(SystemTime::now()),
-                false => String::new(),
-            },
-            client: arrival.client.to_string(),
-            method: arrival.method.to_string(),
+            time: SystemTime::now(),
+            client: arrival.client,
+            method: arrival.method,
             host: arrival.host.to_owned(),
             path: arrival.path.to_owned(),
             status: STATUS_CLIENT_GONE,
             bytes_in: 0,
             bytes_out: 0,
-            duration_ms: 0.0,
-            upstream_ms: None,
-            project: String::new(),
-            service: String::new(),
-            sandbox: String::new(),
+            duration: Duration::ZERO,
+            upstream: None,
+            target: None,
+            backend: None,
             retries: 0,
-            trace_id: format!("{:032x}", arrival.trace.trace_id),
-            span_id: format!("{:016x}", arrival.trace.span_id),
-            parent_id: arrival.trace.parent_id.map(|id| format!("{id:016x}")),
+            trace: arrival.trace,
             error: None,
         };
         Self {
             log,
-            service: None,
-            record,
+            record: Some(record),
             started: Instant::now(),
             bytes_in: Arc::new(AtomicU64::new(0)),
         }
     }
 
-    pub(crate) fn routed(&mut self, target: &Target) {
+    pub(crate) fn routed(&mut self, target: &Arc<Target>) {
         target.service.begin();
-        self.service = Some(target.service.clone());
-        self.record.project.clone_from(&target.route.project);
-        self.record.service.clone_from(&target.route.service);
-    }
-
-    pub(crate) fn retried(&mut self) {
-        self.record.retries += 1;
-        if let Some(service) = &self.service {
-            service.retried();
+        if let Some(record) = &mut self.record {
+            record.target = Some(target.clone());
         }
     }
 
-    pub(crate) fn answered_by(&mut self, sandbox: &str, after: Duration) {
-        sandbox.clone_into(&mut self.record.sandbox);
-        self.record.upstream_ms = Some(milliseconds(after));
+    pub(crate) fn retried(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.retries += 1;
+            if let Some(target) = &record.target {
+                target.service.retried();
+            }
+        }
+    }
+
+    pub(crate) fn answered_by(&mut self, backend: &Arc<Backend>, after: Duration) {
+        if let Some(record) = &mut self.record {
+            record.backend = Some(backend.clone());
+            record.upstream = Some(after);
+        }
     }
 
     pub(crate) fn status(&mut self, status: http::StatusCode) {
-        self.record.status = status.as_u16();
+        if let Some(record) = &mut self.record {
+            record.status = status.as_u16();
+        }
     }
 
     pub(crate) fn failed(&mut self, error: String) {
-        self.record.error.get_or_insert(error);
+        if let Some(record) = &mut self.record {
+            record.error.get_or_insert(error);
+        }
     }
 
     pub(crate) fn received(&self, bytes: u64) {
@@ -101,42 +101,25 @@ impl Exchange {
     }
 
     pub(crate) fn sent(&mut self, bytes: u64) {
-        self.record.bytes_out += bytes;
+        if let Some(record) = &mut self.record {
+            record.bytes_out += bytes;
+        }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let elapsed = self.started.elapsed();
-        self.record.bytes_in = self.bytes_in.load(Ordering::Relaxed);
-        self.record.duration_ms = milliseconds(elapsed);
-        if let Some(service) = &self.service {
-            let record = &self.record;
-            service.end(record.status, elapsed, record.bytes_in, record.bytes_out);
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        record.bytes_in = self.bytes_in.load(Ordering::Relaxed);
+        record.duration = self.started.elapsed();
+        if let Some(target) = &record.target {
+            let (status, duration) = (record.status, record.duration);
+            target
+                .service
+                .end(status, duration, record.bytes_in, record.bytes_out);
         }
-        if self.log.is_enabled() {
-            let take = std::mem::take::<String>;
-            let record = &mut self.record;
-            self.log.write(AccessRecord {
-                time: take(&mut record.time),
-                client: take(&mut record.client),
-                method: take(&mut record.method),
-                host: take(&mut record.host),
-                path: take(&mut record.path),
-                project: take(&mut record.project),
-                service: take(&mut record.service),
-                sandbox: take(&mut record.sandbox),
-                trace_id: take(&mut record.trace_id),
-                span_id: take(&mut record.span_id),
-                parent_id: record.parent_id.take(),
-                error: record.error.take(),
-                ..*record
-            });
-        }
+        self.log.write(record);
     }
-}
-
-/// To the microsecond: more digits say nothing.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
 }

@@ -90,7 +90,7 @@ impl Forwarder<'_> {
                 request = match self.try_backend(backend, request, &mut replay).await? {
                     Tried::Answered(answer) => {
                         self.exchange
-                            .answered_by(backend.sandbox(), started.elapsed());
+                            .answered_by(&backend.backend, started.elapsed());
                         return Ok(answer);
                     }
                     Tried::Unreachable(request, error) => {

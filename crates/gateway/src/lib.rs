@@ -24,6 +24,7 @@ mod headers;
 mod pages;
 mod pool;
 mod proxy;
+mod rotating_file;
 mod route;
 mod router;
 mod server;

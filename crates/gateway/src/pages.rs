@@ -146,7 +146,8 @@ impl Page {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
-        if self.status == StatusCode::BAD_REQUEST {
+        // What follows on the connection cannot be told from the refused request's content.
+        if [StatusCode::BAD_REQUEST, StatusCode::METHOD_NOT_ALLOWED].contains(&self.status) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

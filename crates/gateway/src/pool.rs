@@ -22,7 +22,7 @@ use crate::settings::Settings;
 /// A replica with its idle connections.
 #[derive(Debug)]
 pub(crate) struct BackendState {
-    backend: Backend,
+    pub(crate) backend: Arc<Backend>,
     idle: Mutex<Vec<IdleConnection>>,
     suspended_until: Mutex<Option<Instant>>,
 }
@@ -67,7 +67,7 @@ impl std::fmt::Display for ConnectError {
 impl BackendState {
     pub(crate) fn new(backend: Backend) -> Self {
         Self {
-            backend,
+            backend: Arc::new(backend),
             idle: Mutex::default(),
             suspended_until: Mutex::default(),
         }

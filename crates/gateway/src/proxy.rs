@@ -42,12 +42,12 @@ async fn answer(
     let path = request.uri().path().to_owned();
     let arrival = Arrival {
         client: context.client,
-        method: &request.method().clone(),
+        method: request.method().clone(),
         host: host.as_deref().unwrap_or_default(),
         path: &path,
         trace: TraceContext::apply(request.headers_mut()),
     };
-    let mut exchange = Exchange::begin(context.log.clone(), &arrival);
+    let mut exchange = Exchange::begin(context.log.clone(), arrival);
     let refused = |page: Page, request: &Request<Incoming>, exchange| {
         page.into_response(request.headers(), exchange)
     };

@@ -49,6 +49,7 @@ async fn a_web_socket_echoes() {
     );
     socket.close(None).await.unwrap();
     while socket.next().await.is_some() {}
+    drop(socket);
     gateway.stopped().await;
 }
 
