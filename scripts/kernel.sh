@@ -2,4 +2,4 @@
 # Builds the guest kernel into the cache, unless it is there.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
-as_root "$REPOSITORY/kernel/build.sh"
+as_root "$REPOSITORY/kernel/build.sh" "$CACHE/kernel"

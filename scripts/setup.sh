@@ -10,7 +10,7 @@ declare -A GROUPS_OF_PACKAGES=(
     [run]="qemu-system-x86_64:qemu-system-x86 nft:nftables ip:iproute2 mkfs.erofs:erofs-utils
            mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap curl:curl"
     [kernel]="linux-source-6.1 gcc:gcc libc6-dev make:make bc:bc bison:bison flex:flex libelf-dev libssl-dev
-              xz:xz-utils cpio:cpio perl:perl"
+              xz:xz-utils patch:patch perl:perl"
     [test]="busybox-static docker:docker.io jq:jq"
     [bench]="dockerd:docker.io wrk:wrk python3:python3"
 )
