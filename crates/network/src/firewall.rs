@@ -9,13 +9,10 @@
 //! The rules are made by iptables' own tools: a rule of `nft` in such a table makes `iptables -S`
 //! refuse the whole table.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use bulkhead_model::{Error, Result};
 
 use crate::netfilter::Netfilter;
-use crate::nftables;
+use crate::{nftables, tool};
 
 const TABLE: &str = "filter";
 const DOCKER_USER: &str = "DOCKER-USER";
@@ -142,7 +139,7 @@ fn has_legacy_table() -> bool {
 
 /// What `iptables-legacy -S` says, nothing if it is not installed.
 fn legacy_rules() -> String {
-    let output = Command::new("iptables-legacy").args(["-w", "-S"]).output();
+    let output = tool::run("iptables-legacy", &["-w", "-S"], "");
     output.map_or_else(
         |_| String::new(),
         |output| String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -187,15 +184,9 @@ fn restore(variant: Variant, lines: &[String]) -> Result<()> {
         Variant::Nft => "iptables-nft-restore",
         Variant::Legacy => "iptables-legacy-restore",
     };
-    let failed = |error| Error::host(format!("run {program}")).with_source(error);
-    let spawned = Command::new(program)
-        .args(["--noflush", "--wait"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
+    let script = format!("*{TABLE}\n{}\nCOMMIT\n", lines.join("\n"));
+    let output = match tool::run(program, &["--noflush", "--wait"], &script) {
+        Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::unsupported(format!(
                 "another firewall on this host (Docker or ufw) drops what passes through it, and \
@@ -203,20 +194,13 @@ fn restore(variant: Variant, lines: &[String]) -> Result<()> {
                  iptables"
             )));
         }
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(Error::host(format!("run {program}")).with_source(error)),
     };
-    let script = format!("*{TABLE}\n{}\nCOMMIT\n", lines.join("\n"));
-    let written = match child.stdin.take() {
-        Some(mut stdin) => stdin.write_all(script.as_bytes()),
-        None => Ok(()),
-    };
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().next().unwrap_or("no message");
-        return Err(Error::host(format!(
-            "{program} rejected the accept rules for our networks: {said}"
-        )));
+    if output.status.success() {
+        return Ok(());
     }
-    written.map_err(failed)
+    Err(Error::host(format!(
+        "{program} rejected the accept rules for our networks: {}",
+        tool::complaint(&output)
+    )))
 }

@@ -21,6 +21,7 @@ mod port;
 mod probe;
 mod sys;
 mod sysctl;
+mod tool;
 
 #[cfg(test)]
 mod scenarios;

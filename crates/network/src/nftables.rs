@@ -6,9 +6,7 @@
 //! that knows nothing reads it back.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
 
 use bulkhead_model::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -18,6 +16,7 @@ use crate::conntrack;
 use crate::name::{BRIDGE_PREFIX, TABLE_PREFIX, table_name};
 use crate::netfilter::Netfilter;
 use crate::port::{Protocol, PublishedPort};
+use crate::tool;
 
 /// The chain whose rules carry the records of published ports.
 const RECORD_CHAIN: &str = "publish_local";
@@ -135,35 +134,23 @@ pub(crate) fn remove(table: &str) -> Result<()> {
 /// # Errors
 /// `Unsupported` if `nft` is not installed; `Host` with what it said.
 pub(crate) fn run(script: &str) -> Result<()> {
-    let failed = |error| Error::host("run nft").with_source(error);
-    let mut child = match Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-    {
-        Ok(child) => child,
+    let output = match tool::run("nft", &["-f", "-"], script) {
+        Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::unsupported(
                 "networks need the program nft: install the package nftables",
             ));
         }
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(Error::host("run nft").with_source(error)),
     };
-    // A child that ends early closes the pipe; what it said is worth more than our write error.
-    let written = match child.stdin.take() {
-        Some(mut stdin) => stdin.write_all(script.as_bytes()),
-        None => Ok(()),
-    };
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().next().unwrap_or("no message");
-        tracing::debug!(%script, stderr = %String::from_utf8_lossy(&output.stderr), "nft failed");
-        return Err(Error::host(format!("nft rejected the rules: {said}")));
+    if output.status.success() {
+        return Ok(());
     }
-    written.map_err(failed)
+    tracing::debug!(%script, stderr = %String::from_utf8_lossy(&output.stderr), "nft failed");
+    Err(Error::host(format!(
+        "nft rejected the rules: {}",
+        tool::complaint(&output)
+    )))
 }
 
 fn open() -> Result<Netfilter> {

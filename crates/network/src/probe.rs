@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use rustix::fs::{Mode, OFlags};
 
 use crate::link::{Routing, VethPeer};
-use crate::{nftables, sys, sysctl};
+use crate::{nftables, sys, sysctl, tool};
 
 /// One thing that networks need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ fn probe_nftables() -> Outcome {
 }
 
 fn nft_version() -> String {
-    let output = std::process::Command::new("nft").arg("--version").output();
+    let output = tool::run("nft", &["--version"], "");
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     text.unwrap_or_default()
 }
