@@ -55,7 +55,7 @@ class Bulkhead:
         return json.loads(answer)
 
     def end(self):
-        for arguments in (["down", "-v"], ["daemon", "stop"]):
+        for arguments in (["down", "-v"], ["daemon", "stop", "--force"]):
             with contextlib.suppress(Failed):
                 run([*self.command, *arguments], cwd=SHOP)
 

@@ -212,7 +212,7 @@ impl Instance {
     fn end(&self) -> Result<()> {
         if self.socket().exists() {
             let _ = self.attempt(&["down", "-v", "--remove-orphans"]);
-            let _ = self.attempt(&["daemon", "stop"]);
+            let _ = self.attempt(&["daemon", "stop", "--force"]);
         }
         // What is left after that is a failure that has been reported; the host stays clean.
         for (pid, _) in host::processes_of(self.root())? {
