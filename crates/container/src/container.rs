@@ -77,9 +77,11 @@ impl Container {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn require_running(&self) -> Result<()> {
-        match (&*self.state(), self.ending.get()) {
-            (State::Started, None) => Ok(()),
+    /// The state, held so that nobody deletes the container meanwhile.
+    fn running(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        match (&*state, self.ending.get()) {
+            (State::Started, None) => Ok(state),
             (State::Created(_), _) => Err(Error::conflict("the container has not been started")),
             _ => Err(Error::conflict("the container is not running")),
         }
@@ -114,7 +116,7 @@ impl Sandbox for Container {
     }
 
     fn signal(&self, signal: i32) -> Result<()> {
-        self.require_running()?;
+        let _running = self.running()?;
         spawn::signal(&self.pidfd, signal)
     }
 
@@ -172,7 +174,7 @@ impl Drop for Container {
 
 impl Exec for Container {
     fn exec(&self, process: &ProcessSpec) -> Result<(Box<dyn Process>, ProcessIo)> {
-        self.require_running()?;
+        drop(self.running()?);
         let Privileges {
             security,
             resources,
@@ -230,12 +232,12 @@ impl StatsSource for Container {
 
 impl Pause for Container {
     fn pause(&self) -> Result<()> {
-        self.require_running()?;
+        let _running = self.running()?;
         self.group.freeze()
     }
 
     fn resume(&self) -> Result<()> {
-        self.require_running()?;
+        let _running = self.running()?;
         self.group.thaw()
     }
 }

@@ -50,6 +50,7 @@ pub(crate) fn spawn(
     init: Option<BorrowedFd<'_>>,
     admit: impl FnOnce(u32) -> Result<()>,
 ) -> Result<Spawned> {
+    let streams = Streams::new(process)?;
     let (ours, theirs) = Channel::pair()?;
     let program = program::protected(&helper.program)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
@@ -63,11 +64,10 @@ pub(crate) fn spawn(
         .host(|| format!("run the helper {}", helper.program.display()))?;
     drop(program);
 
-    let streams = Streams::new(process)?;
     let mut descriptors: Vec<BorrowedFd<'_>> = streams.theirs.iter().map(AsFd::as_fd).collect();
     descriptors.extend(init);
     let cloned = ours.send(task, &descriptors).and_then(|()| ours.report());
-    // It ends after its report, or as we close our end.
+    // It ends after its report; where there is none, it may be stuck.
     let pid = match cloned {
         Ok(Some((Report::Cloned(pid), _))) => Ok(pid),
         Ok(_) => Err(Error::channel("the helper ended without a report")),
@@ -78,16 +78,30 @@ pub(crate) fn spawn(
     }
     child.wait().host(|| "wait for the helper".into())?;
     let pid = pid?;
-    let prepared = prepare(&ours, pid, process, admit);
-    let (pidfd, master) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            // Ours and unreaped: the number cannot be another's.
-            let _ = sys::kill(pid as i32, libc::SIGKILL);
-            let _ = sys::wait_process(pid as i32, 0);
-            return Err(error);
-        }
-    };
+    prepare(ours, pid, process, streams, admit).inspect_err(|_| {
+        // Ours and unreaped: the number cannot be another's.
+        let _ = sys::kill(pid as i32, libc::SIGKILL);
+        let _ = sys::wait_process(pid as i32, 0);
+    })
+}
+
+fn prepare(
+    channel: Channel,
+    pid: u32,
+    process: &ProcessSpec,
+    streams: Streams,
+    admit: impl FnOnce(u32) -> Result<()>,
+) -> Result<Spawned> {
+    let number =
+        Pid::from_raw(pid as i32).ok_or_else(|| Error::channel("the helper reported process 0"))?;
+    let pidfd = pidfd_open(number, PidfdFlags::empty()).host(|| "open the process".into())?;
+    admit(pid)?;
+    channel.send(&Order::Go, &[])?;
+    let mut master = None;
+    if process.terminal.is_some() {
+        master = ready(&channel)?.pop();
+    }
+    ready(&channel)?;
     let terminal = match &master {
         Some(master) => Some(master.try_clone().host(|| "copy a descriptor".into())?),
         None => None,
@@ -97,30 +111,8 @@ pub(crate) fn spawn(
         pidfd,
         io: streams.into_io(master, process)?,
         terminal,
-        pending: Pending(ours),
+        pending: Pending(channel),
     })
-}
-
-fn prepare(
-    channel: &Channel,
-    pid: u32,
-    process: &ProcessSpec,
-    admit: impl FnOnce(u32) -> Result<()>,
-) -> Result<(OwnedFd, Option<OwnedFd>)> {
-    let number =
-        Pid::from_raw(pid as i32).ok_or_else(|| Error::channel("the helper reported process 0"))?;
-    let pidfd = pidfd_open(number, PidfdFlags::empty()).host(|| "open the process".into())?;
-    admit(pid)?;
-    channel.send(&Order::Go, &[])?;
-    let mut master = None;
-    if process.terminal.is_some() {
-        master = ready(channel)?.pop();
-        if master.is_none() {
-            return Err(Error::channel("the container's process sent no terminal"));
-        }
-    }
-    ready(channel)?;
-    Ok((pidfd, master))
 }
 
 fn ready(channel: &Channel) -> Result<Vec<OwnedFd>> {

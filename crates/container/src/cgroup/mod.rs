@@ -109,6 +109,14 @@ impl Cgroup {
         Ok(())
     }
 
+    /// The files into which a process writes its id to join the group.
+    pub fn procs_files(&self) -> Vec<PathBuf> {
+        let directories = self.directories.iter();
+        directories
+            .map(|directory| directory.path.join("cgroup.procs"))
+            .collect()
+    }
+
     /// Sets all limits to these; `None` takes a limit away.
     pub fn update(&self, resources: &Resources) -> Result<()> {
         match &self.layout {
@@ -323,4 +331,111 @@ fn missing(limit: &str, controller: &str) -> Error {
          offer: enable it (kernel command line, or cgroup.subtree_control of the parent), or \
          leave the limit out"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+
+    use bulkhead_model::ErrorKind;
+
+    use super::*;
+
+    /// A v2 group on this host, which may have controllers or not; `None` if it cannot be had.
+    fn unified(id: &str) -> Option<Cgroup> {
+        let mount_point = match Layout::detect() {
+            Ok(Layout::Unified(hierarchy)) => hierarchy.mount_point,
+            Ok(Layout::Legacy {
+                unified: Some(mount_point),
+                ..
+            }) => mount_point,
+            _ => {
+                eprintln!("skipped: no cgroup v2 is mounted");
+                return None;
+            }
+        };
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: cgroups need root");
+            return None;
+        }
+        let layout = Layout::Unified(Hierarchy {
+            mount_point,
+            controllers: Vec::new(),
+        });
+        let parent = format!("bulkhead-unit-{}", std::process::id());
+        let group = Cgroup::at(layout, &parent, id);
+        group.make().expect("make");
+        Some(group)
+    }
+
+    #[test]
+    fn a_v2_group_freezes_kills_and_vanishes() {
+        let Some(group) = unified("freeze") else {
+            return;
+        };
+        let mut child = Command::new("sleep").arg("1000").spawn().expect("sleep");
+        group.add_process(child.id()).expect("add");
+        group.freeze().expect("freeze");
+        group.stats().expect("stats");
+        group.thaw().expect("thaw");
+        group.freeze().expect("freeze again");
+        let killer = std::thread::spawn(move || child.wait().expect("wait"));
+        group.kill().expect("kill what is frozen");
+        killer.join().expect("killed");
+        group.remove().expect("remove");
+        group.remove().expect("remove again");
+        assert!(!group.exists());
+    }
+
+    #[test]
+    fn a_v2_group_restricts_devices() {
+        let Some(group) = unified("devices") else {
+            return;
+        };
+        let script = "read x; head -c 1 /dev/kmsg > /dev/null 2>&1 && echo open || echo refused; \
+                      head -c 1 /dev/zero | wc -c";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh");
+        group.add_process(child.id()).expect("add");
+        group.restrict_devices().expect("restrict");
+        child
+            .stdin
+            .take()
+            .expect("stdin")
+            .write_all(b"\n")
+            .expect("write");
+        let output = BufReader::new(child.stdout.take().expect("stdout"));
+        let lines: Vec<String> = output.lines().map(|line| line.expect("line")).collect();
+        child.wait().expect("wait");
+        group.remove().expect("remove");
+        assert_eq!(lines, ["refused", "1"]);
+    }
+
+    #[test]
+    fn a_limit_without_its_controller_is_an_error_and_nothing_else_is() {
+        let Some(group) = unified("limits") else {
+            return;
+        };
+        let has_memory = group.unified().join("memory.max").exists();
+        let limited = Resources {
+            memory: Some(bulkhead_model::ByteSize::from_mib(64)),
+            ..Resources::default()
+        };
+        let result = group.update(&limited);
+        let unlimited = group.update(&Resources::default());
+        group.remove().expect("remove");
+        unlimited.expect("no limit needs no controller");
+        match result {
+            Ok(()) => assert!(has_memory),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unsupported);
+                assert!(error.to_string().contains("'memory'"), "{error}");
+            }
+        }
+    }
 }

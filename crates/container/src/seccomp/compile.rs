@@ -271,7 +271,7 @@ mod tests {
             OFFSET_ARCHITECTURE => architecture,
             _ => {
                 let word = arguments[((offset - OFFSET_ARGUMENTS) / 8) as usize];
-                if (offset - OFFSET_ARGUMENTS) % 8 == 0 {
+                if (offset - OFFSET_ARGUMENTS).is_multiple_of(8) {
                     word as u32
                 } else {
                     (word >> 32) as u32

@@ -6,6 +6,7 @@ mod support;
 
 mod host;
 mod isolation;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -16,27 +17,29 @@ use support::Host;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments
-        .next()
-        .is_some_and(|argument| argument == "container-init")
-    {
-        return bulkhead_container::init_main(arguments);
+    match arguments.next() {
+        Some(argument) if argument == "container-init" => {
+            return bulkhead_container::init_main(arguments);
+        }
+        Some(argument) if argument == "hold" => return host::hold(arguments),
+        _ => {}
     }
     let shared = testing::scenarios().into_iter().map(|(name, scenario)| {
         trial(&format!("conformance::{name}"), move || {
             scenario(&Host::new())
         })
     });
-    let isolation = isolation::SCENARIOS.iter().map(|(name, scenario)| {
-        trial(
-            &format!("isolation::{name}"),
-            move || scenario(&Host::new()),
-        )
+    let own = [
+        ("isolation", isolation::SCENARIOS),
+        ("settings", settings::SCENARIOS),
+        ("host", host::SCENARIOS),
+    ];
+    let own = own.into_iter().flat_map(|(group, scenarios)| {
+        scenarios.iter().map(move |(name, scenario)| {
+            trial(&format!("{group}::{name}"), move || scenario(&Host::new()))
+        })
     });
-    let host = host::SCENARIOS
-        .iter()
-        .map(|(name, scenario)| trial(&format!("host::{name}"), move || scenario(&Host::new())));
-    let trials = shared.chain(isolation).chain(host).collect();
+    let trials = shared.chain(own).collect();
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     support::remove_layer();
     conclusion.exit_code()

@@ -21,6 +21,9 @@ pub fn cgroup_parent() -> String {
     format!("bulkhead-test-{}", std::process::id())
 }
 
+/// A test of containers alone.
+pub type HostScenario = (&'static str, fn(&Host));
+
 /// One scenario's directories and backend.
 pub struct Host {
     directory: TempDir,
@@ -52,8 +55,38 @@ impl Host {
         path
     }
 
-    pub fn path(&self) -> &Path {
-        self.directory.path()
+    pub fn container_backend(&self) -> &ContainerBackend {
+        &self.backend
+    }
+
+    /// Fails if anything of the sandbox is left on the host.
+    pub fn assert_no_trace(&self, spec: &SandboxSpec) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let own = self.directory.path().to_str().expect("path");
+        assert!(!mounts.contains(own), "a mount is left: {mounts}");
+        for hierarchy in bulkhead_container::cgroup::probe()
+            .expect("cgroups")
+            .hierarchies()
+        {
+            let group = hierarchy.mount_point.join(cgroup_parent()).join(&spec.id);
+            assert!(!group.exists(), "{} is left", group.display());
+        }
+        let writable = format!("{}/", spec.root.writable.display());
+        for process in fs::read_dir("/proc").expect("processes").flatten() {
+            let mounts = fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
+            assert!(
+                !mounts.contains(&writable),
+                "process {:?} is left",
+                process.file_name()
+            );
+        }
+        for directory in [&spec.state_dir, &spec.run_dir] {
+            let left: Vec<_> = fs::read_dir(directory)
+                .expect("directory")
+                .flatten()
+                .collect();
+            assert!(left.is_empty(), "{left:?} is left");
+        }
     }
 }
 
@@ -108,6 +141,15 @@ fn layer() -> &'static Path {
         make_layer(&root);
         root
     })
+}
+
+/// A sandbox's group in the hierarchy that has `controller`.
+pub fn group(spec: &SandboxSpec, controller: &str) -> Option<PathBuf> {
+    let layout = bulkhead_container::cgroup::probe().expect("cgroups");
+    layout
+        .hierarchies()
+        .find(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller))
+        .map(|hierarchy| hierarchy.mount_point.join(cgroup_parent()).join(&spec.id))
 }
 
 /// Removes the shared layer; to be called when all scenarios have ended.

@@ -17,6 +17,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("stdin_is_passed_on_and_closed", stdin),
     ("without_stdin_it_is_empty", no_stdin),
     ("terminal_has_size_and_resizes", terminal),
+    ("control_c_ends_the_workload_of_a_terminal", control_c),
     ("environment_is_as_given_plus_home", environment),
     ("user_by_name_id_and_group", users),
     ("a_user_can_write_to_dev_stdout", dev_stdout),
@@ -133,6 +134,19 @@ fn terminal(fixture: &dyn Fixture) {
         output.stdout.contains("50 120\r\n<hello>\r\n"),
         "{output:?}"
     );
+}
+
+fn control_c(fixture: &dyn Fixture) {
+    let mut spec = fixture.spec(&shell("echo ready; exec sleep 1000"));
+    spec.process.stdin = true;
+    spec.process.terminal = Some(TerminalSize::default());
+    // A process 1 without a handler would ignore the signal.
+    spec.security.init = true;
+    let running = Running::start(fixture, &spec);
+    let mut io = running.io();
+    read_until(&mut io.stdout, "ready\r\n");
+    let output = finish(io, b"\x03", || running.sandbox().wait().expect("wait"));
+    assert_eq!(output.status.code, 130, "{output:?}");
 }
 
 fn environment(fixture: &dyn Fixture) {
