@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::context::Context;
-use crate::diagnostic::closest;
+use crate::diagnostic::{Severity, closest};
 use crate::project::{Port, Project, Protocol, Service};
 use crate::service::References;
 use crate::source::Span;
@@ -99,22 +99,29 @@ pub(crate) fn cycles(
         .map(|(name, service)| (name.as_str(), service))
         .collect();
     for start in all.keys() {
+        if context.sources.is_full(Severity::Error) {
+            return;
+        }
         // Depth first without recursion: the way here, and what is still to try at each step.
         let mut way: Vec<(&str, Vec<&str>)> = vec![(start, below(&all, start))];
         if done.contains(start) {
             continue;
         }
+        let mut on_way: BTreeSet<&str> = BTreeSet::from([*start]);
         while let Some((here, rest)) = way.last_mut() {
             let here = *here;
             let Some(next) = rest.pop() else {
                 done.insert(here);
+                on_way.remove(here);
                 way.pop();
                 continue;
             };
-            if let Some(begin) = way.iter().position(|(name, _)| *name == next) {
+            if on_way.contains(next) && !context.sources.is_full(Severity::Error) {
+                let begin = way.iter().position(|(name, _)| *name == next).unwrap_or(0);
                 let names: Vec<&str> = way[begin..].iter().map(|(name, _)| *name).collect();
                 report_cycle(context, &names, references);
-            } else if !done.contains(next) {
+            } else if !done.contains(next) && !on_way.contains(next) {
+                on_way.insert(next);
                 way.push((next, below(&all, next)));
             }
         }

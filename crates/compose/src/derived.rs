@@ -11,30 +11,44 @@ use crate::yaml;
 impl Project {
     /// The services in the order of starting: those of one level need only those of earlier ones.
     pub fn start_order(&self) -> Vec<Vec<String>> {
-        let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut missing: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut needed_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (name, service) in &self.services {
             let known = service.depends_on.keys();
             let known = known.filter(|dependency| self.services.contains_key(*dependency));
-            waiting.insert(name, known.map(String::as_str).collect());
+            let mut count = 0;
+            for dependency in known {
+                count += 1;
+                needed_by.entry(dependency).or_default().push(name);
+            }
+            missing.insert(name, count);
         }
+        let ready = missing.iter().filter(|(_, count)| **count == 0);
+        let mut level: Vec<&str> = ready.map(|(name, _)| *name).collect();
         let mut levels = Vec::new();
-        while !waiting.is_empty() {
-            let mut level: Vec<&str> = waiting
-                .iter()
-                .filter(|(_, needs)| needs.is_empty())
-                .map(|(name, _)| *name)
-                .collect();
+        while !missing.is_empty() {
             if level.is_empty() {
                 // A cycle, which `load` never lets through; a hand-made project ends all the same.
-                level = waiting.keys().copied().collect();
+                level = missing.keys().copied().collect();
             }
             for name in &level {
-                waiting.remove(name);
+                missing.remove(name);
             }
-            for needs in waiting.values_mut() {
-                needs.retain(|need| !level.contains(need));
+            let mut next = BTreeSet::new();
+            for dependent in level
+                .iter()
+                .filter_map(|name| needed_by.get(name))
+                .flatten()
+            {
+                if let Some(count) = missing.get_mut(dependent) {
+                    *count -= 1;
+                    if *count == 0 {
+                        next.insert(*dependent);
+                    }
+                }
             }
             levels.push(level.into_iter().map(str::to_owned).collect());
+            level = next.into_iter().collect();
         }
         levels
     }

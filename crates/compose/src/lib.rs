@@ -38,6 +38,7 @@ mod project;
 mod schema;
 mod serial;
 mod service;
+mod settings;
 mod shell;
 mod source;
 mod supported;

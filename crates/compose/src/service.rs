@@ -12,9 +12,10 @@ use crate::merge;
 use crate::node::{Node, Value};
 use crate::ports;
 use crate::project::{
-    Build, Dependency, DependencyCondition, FileMount, Healthcheck, HealthcheckTest, PullPolicy,
-    RestartPolicy, Service, ServiceNetwork, ServiceNetworkMode,
+    Build, Dependency, DependencyCondition, FileMount, Healthcheck, HealthcheckTest, Service,
+    ServiceNetwork, ServiceNetworkMode,
 };
+use crate::settings;
 use crate::shell;
 use crate::source::Span;
 use crate::volumes;
@@ -71,30 +72,30 @@ pub(crate) fn service(
         network_mode,
         depends_on: depends_on(context, node, &mut references),
         healthcheck: healthcheck(context, node),
-        restart: restart(context, node),
+        restart: settings::restart(context, node),
         labels: context.labels(node, "labels"),
         user: context.text(node, "user"),
-        working_dir: working_dir(context, node),
+        working_dir: settings::working_dir(context, node),
         deploy: limits::deploy(context, name, node),
         profiles: context.texts(node, "profiles"),
-        container_name: container_name(context, node),
-        hostname: hostname(context, node),
+        container_name: settings::container_name(context, node),
+        hostname: settings::hostname(context, node),
         tty: context.flag(node, "tty"),
         stdin_open: context.flag(node, "stdin_open"),
         read_only: context.flag(node, "read_only"),
         shm_size: context.byte_size(node, "shm_size"),
         ulimits: limits::ulimits(context, node),
-        cap_add: capabilities(context, node, "cap_add"),
-        cap_drop: capabilities(context, node, "cap_drop"),
+        cap_add: settings::capabilities(context, node, "cap_add"),
+        cap_drop: settings::capabilities(context, node, "cap_drop"),
         privileged: context.flag(node, "privileged"),
-        security_opt: security_options(context, node),
+        security_opt: settings::security_options(context, node),
         init: context.flag(node, "init"),
         sysctls: context.labels(node, "sysctls"),
         stop_signal: context.text(node, "stop_signal"),
         stop_grace_period: context.duration(node, "stop_grace_period"),
-        extra_hosts: extra_hosts(context, node),
-        dns: dns(context, node),
-        pull_policy: pull_policy(context, node),
+        extra_hosts: settings::extra_hosts(context, node),
+        dns: settings::dns(context, node),
+        pull_policy: settings::pull_policy(context, node),
         platform: context.text(node, "platform"),
         oom_score_adj: context
             .integer(node, "oom_score_adj", -1000, 1000)
@@ -402,188 +403,4 @@ fn healthcheck(context: &mut Context, node: &Node) -> Option<Healthcheck> {
         _ => {}
     }
     Some(healthcheck)
-}
-
-fn restart(context: &mut Context, node: &Node) -> RestartPolicy {
-    let Some((text, span)) = node
-        .get("restart")
-        .and_then(|node| Some((node.text()?, node.span)))
-    else {
-        return RestartPolicy::No;
-    };
-    match text {
-        "no" => return RestartPolicy::No,
-        "always" => return RestartPolicy::Always,
-        "unless-stopped" => return RestartPolicy::UnlessStopped,
-        "on-failure" => return RestartPolicy::OnFailure(None),
-        _ => {}
-    }
-    let times = text.strip_prefix("on-failure:").map(str::parse);
-    if let Some(Ok(times)) = times {
-        return RestartPolicy::OnFailure(Some(times));
-    }
-    let help = match closest(text, ["always", "unless-stopped", "on-failure"]) {
-        Some(policy) => format!("did you mean '{policy}'?"),
-        None => "use no, always, unless-stopped or on-failure[:TIMES]".to_owned(),
-    };
-    let message = format!("invalid restart policy '{text}'");
-    context.sources.error_with_help(span, message, help);
-    RestartPolicy::No
-}
-
-fn working_dir(context: &mut Context, node: &Node) -> Option<String> {
-    let value = node.get("working_dir")?;
-    let text = value.text()?;
-    if !text.starts_with('/') {
-        let message = format!("'working_dir' is not absolute: '{text}'");
-        context.sources.error(value.span, message);
-    }
-    Some(text.to_owned())
-}
-
-fn container_name(context: &mut Context, node: &Node) -> Option<String> {
-    let value = node.get("container_name")?;
-    let text = value.text()?;
-    let valid = text.len() > 1
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
-    if !valid {
-        context.sources.error_with_help(
-            value.span,
-            format!("invalid container name '{text}'"),
-            "use two or more letters, digits, '_', '.' and '-'; begin with a letter or digit",
-        );
-    }
-    Some(text.to_owned())
-}
-
-fn hostname(context: &mut Context, node: &Node) -> Option<String> {
-    let value = node.get("hostname")?;
-    let text = value.text()?;
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    // 64 is what the kernel takes.
-    if text.len() > 64 || !text.split('.').all(label) {
-        let message = format!("invalid host name '{text}'");
-        let help = "use letters, digits and '-', at most 63 between dots";
-        context.sources.error_with_help(value.span, message, help);
-    }
-    Some(text.to_owned())
-}
-
-fn capabilities(context: &mut Context, node: &Node, key: &str) -> Vec<String> {
-    let upper = |name: String| name.to_ascii_uppercase();
-    context.texts(node, key).into_iter().map(upper).collect()
-}
-
-fn security_options(context: &mut Context, node: &Node) -> Vec<String> {
-    let mut options = Vec::new();
-    for (text, span) in context.spanned_texts(node, "security_opt") {
-        let (name, value) = match text.split_once([':', '=']) {
-            Some((name, value)) => (name, value),
-            None => (text.as_str(), ""),
-        };
-        match (name, value) {
-            ("no-new-privileges", "" | "true") => options.push("no-new-privileges:true".to_owned()),
-            ("no-new-privileges", "false") => options.push("no-new-privileges:false".to_owned()),
-            ("seccomp", "unconfined") => options.push("seccomp:unconfined".to_owned()),
-            ("seccomp", path) if !path.is_empty() => {
-                let profile = context.absolute(path);
-                if !profile.is_file() {
-                    let message = format!("no such seccomp profile: {}", profile.display());
-                    context.sources.error(span, message);
-                }
-                options.push(format!("seccomp:{}", profile.display()));
-            }
-            ("apparmor" | "label", _) => context.sources.warning(
-                span,
-                format!("the security option '{text}' is not supported and is ignored"),
-            ),
-            _ => context.sources.error_with_help(
-                span,
-                format!("unknown security option '{text}'"),
-                "use no-new-privileges, seccomp:unconfined or seccomp:FILE",
-            ),
-        }
-    }
-    options
-}
-
-fn extra_hosts(context: &mut Context, node: &Node) -> Vec<(String, String)> {
-    let Some(value) = node.get("extra_hosts") else {
-        return Vec::new();
-    };
-    let mut hosts = Vec::new();
-    for item in merge::hosts(value.clone()).items() {
-        let Some(text) = item.text() else { continue };
-        let pair = text.split_once('=').or_else(|| text.split_once(':'));
-        let address = pair.map(|(_, address)| {
-            let bare = address
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']'));
-            bare.unwrap_or(address)
-        });
-        match (pair, address) {
-            (Some((name, _)), Some(address))
-                if !name.is_empty()
-                    && (address == "host-gateway"
-                        || address.parse::<std::net::IpAddr>().is_ok()) =>
-            {
-                hosts.push((name.to_owned(), address.to_owned()));
-            }
-            _ => context.sources.error_with_help(
-                item.span,
-                format!("invalid extra host '{text}'"),
-                "write NAME=ADDRESS or NAME=host-gateway",
-            ),
-        }
-    }
-    hosts
-}
-
-fn dns(context: &mut Context, node: &Node) -> Vec<std::net::Ipv4Addr> {
-    let mut servers = Vec::new();
-    for (text, span) in context.spanned_texts(node, "dns") {
-        match text.parse() {
-            Ok(address) => servers.push(address),
-            Err(_) => {
-                let message = format!("'{text}' is no IPv4 address of a DNS server");
-                context.sources.error(span, message);
-            }
-        }
-    }
-    servers
-}
-
-fn pull_policy(context: &mut Context, node: &Node) -> Option<PullPolicy> {
-    let value = node.get("pull_policy")?;
-    let text = value.text()?;
-    Some(match text {
-        "always" => PullPolicy::Always,
-        "never" => PullPolicy::Never,
-        "missing" | "if_not_present" => PullPolicy::Missing,
-        "build" => PullPolicy::Build,
-        "daily" | "weekly" | "refresh" => unsupported_interval(context, value.span, text),
-        every if every.starts_with("every_") => unsupported_interval(context, value.span, every),
-        other => {
-            let message = format!("invalid pull policy '{other}'");
-            let help = "use always, missing, never or build";
-            context.sources.error_with_help(value.span, message, help);
-            return None;
-        }
-    })
-}
-
-fn unsupported_interval(context: &mut Context, span: Span, text: &str) -> PullPolicy {
-    let message = format!("the pull policy '{text}' is not supported; 'missing' is used");
-    context.sources.warning(span, message);
-    PullPolicy::Missing
 }

@@ -268,3 +268,77 @@ fn a_mark_at_the_beginning_and_windows_line_ends_are_fine() {
         Some(vec!["x".into(), "y".into()])
     );
 }
+
+#[test]
+fn any_text_survives_being_written_and_read() {
+    let texts = [
+        "",
+        " ",
+        " lead",
+        "trail ",
+        "a: b",
+        "a #b",
+        "#x",
+        "- x",
+        "-",
+        "?",
+        "@at",
+        "`tick`",
+        "%p",
+        "{a}",
+        "[a]",
+        "*a",
+        "&a",
+        "!t",
+        "|",
+        ">",
+        "'",
+        "\"",
+        "\\",
+        "a\nb",
+        "\ta",
+        "yes",
+        "No",
+        "null",
+        "~",
+        "1",
+        "1.5",
+        "0x1",
+        "1e3",
+        ".5",
+        "true",
+        "$A",
+        "$$",
+        "${A}",
+        "größe 日本 🚀",
+        "a,b",
+        "a]b",
+        "2024-01-01",
+        "12:30",
+        "=",
+        "<<",
+        "---",
+        "...",
+        "\u{7f}",
+        "\u{85}",
+        "\u{feff}",
+        "\u{2028}",
+        "\r\n",
+        "x:",
+    ];
+    let mut project = good("name: p\nservices: {a: {image: i}}").project;
+    let service = project.services.get_mut("a").expect("a");
+    for (number, text) in texts.iter().enumerate() {
+        service
+            .environment
+            .insert(format!("V{number}"), (*text).to_owned());
+        service
+            .labels
+            .insert(format!("k {text}"), (*text).to_owned());
+    }
+    service.command = Some(texts.iter().map(|text| (*text).to_owned()).collect());
+    let again = good(&project.to_yaml()).project;
+    assert_eq!(again.services["a"], project.services["a"]);
+    let json = serde_json::to_string(&project.to_json()).expect("JSON");
+    assert_eq!(good(&json).project.services["a"], project.services["a"]);
+}
