@@ -7,12 +7,14 @@
 //! Invariant: a guest is hostile. What comes from it is bounded in memory and on disk, and the
 //! worst that it can do is to end itself. Nothing about how it runs is read from its own disk.
 
+pub mod accelerator;
 mod agent;
 mod backend;
 mod cache;
 mod console;
 mod disk;
 mod initramfs;
+mod kvm;
 mod launch;
 pub mod monitor;
 pub mod rootfs;

@@ -1,6 +1,8 @@
 //! The system calls that have no safe form elsewhere.
 #![allow(unsafe_code)]
 
+pub(crate) mod kvm;
+
 use rustix::io::Errno;
 
 /// Moves the calling process, which has one thread, into a mount namespace of its own.
