@@ -15,9 +15,9 @@ const MEMORY: usize = 0x4000;
 const CODE: u64 = 0x1000;
 
 /// In 32-bit protected mode without paging, ring 0:
-/// 2000 times: read memory, add, write memory, count down; then halt.
+/// 20000 times: read memory, add, write memory, count down; then halt.
 const PROGRAM: [u8; 21] = [
-    0xb9, 0xd0, 0x07, 0x00, 0x00, // mov ecx, 2000
+    0xb9, 0x20, 0x4e, 0x00, 0x00, // mov ecx, 20000
     0xbe, 0x00, 0x20, 0x00, 0x00, // mov esi, 0x2000
     0x8b, 0x06, // again: mov eax, [esi]
     0x83, 0xc0, 0x01, // add eax, 1
@@ -45,7 +45,7 @@ pub(crate) fn run_loop() -> io::Result<Duration> {
             "a guest of eight instructions stopped with reason {reason}"
         )));
     }
-    if guest.read(0x2000) != 2000_u32.to_le_bytes() {
+    if guest.read(0x2000) != 20_000_u32.to_le_bytes() {
         return Err(io::Error::other("a guest computed a wrong result"));
     }
     Ok(time)
