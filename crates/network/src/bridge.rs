@@ -267,7 +267,8 @@ pub(crate) fn disable_ipv6(device: &str) {
 
 fn check_subnet_is_free(routing: &mut Routing, spec: &NetworkSpec) -> Result<()> {
     for (used, owner) in used_by_host(routing)? {
-        if overlap(&used, &spec.subnet) {
+        // Another caller may have made our own bridge since it was looked for.
+        if owner != spec.bridge && overlap(&used, &spec.subnet) {
             return Err(Error::conflict(format!(
                 "subnet {} of network '{}' overlaps {used}, which {owner} uses: choose another",
                 spec.subnet, spec.name
@@ -279,16 +280,19 @@ fn check_subnet_is_free(routing: &mut Routing, spec: &NetworkSpec) -> Result<()>
 
 fn used_by_host(routing: &mut Routing) -> Result<Vec<(Ipv4Net, String)>> {
     let failed = |error| Error::host("read the host's addresses and routes").with_source(error);
+    let addresses = routing.addresses().map_err(failed)?;
+    let routes = routing.routes().map_err(failed)?;
+    // Last, so that what uses an address or a route is among them.
     let links = routing.links().map_err(failed)?;
     let name = |index: Option<u32>| {
         let link = links.iter().find(|link| Some(link.index) == index);
         link.map_or_else(|| "a route".to_owned(), |link| link.name.clone())
     };
     let mut used = Vec::new();
-    for address in routing.addresses().map_err(failed)? {
+    for address in addresses {
         used.push((address.network.trunc(), name(Some(address.index))));
     }
-    for route in routing.routes().map_err(failed)? {
+    for route in routes {
         // A VPN's two halves of the default route are no claim to a subnet either.
         if route.destination.prefix_len() > 1 {
             used.push((route.destination, name(route.output)));
