@@ -19,11 +19,11 @@ use crate::sandbox::{MicroVm, make_streams};
 use crate::{disk, initramfs, rootfs};
 
 /// A guest's memory where no limit is given.
-pub const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(256);
+pub pub const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(256);
 
 /// What the guest's kernel takes of its memory, so that a limit means the workload's memory on
 /// both kinds of sandbox.
-const KERNEL_MEMORY: ByteSize = ByteSize::from_mib(48);
+pub const KERNEL_MEMORY: ByteSize = ByteSize::from_mib(48);
 
 /// Where a micro VM's parts are found.
 #[derive(Debug, Clone)]

@@ -9,8 +9,9 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Child;
+use std::str::FromStr;
 
-use bulkhead_model::Result;
+use bulkhead_model::{Error, Result};
 
 pub use qemu::Qemu;
 
@@ -31,6 +32,20 @@ impl fmt::Display for Accelerator {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",
         })
+    }
+}
+
+impl FromStr for Accelerator {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            other => Err(Error::invalid(format!(
+                "unknown accelerator '{other}': use 'kvm' or 'tcg'"
+            ))),
+        }
     }
 }
 
