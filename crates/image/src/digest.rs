@@ -28,6 +28,14 @@ impl Digest {
         text
     }
 
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The first twelve digits, as listings show it.
     pub fn short(&self) -> String {
         self.hex()[..12].to_owned()
@@ -95,7 +103,7 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Digests what is written to it.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Digester {
     state: Sha256,
 }

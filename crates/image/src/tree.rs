@@ -220,32 +220,21 @@ impl Copier<'_> {
             )));
         }
         for name in names(source)? {
-            self.entry_at(source, &name, destination, &name, &below.join(&name), depth)?;
+            self.entry(source, &name, destination, &below.join(&name), depth)?;
         }
         Ok(())
     }
 
-    /// Copies `name` in `source` to `new_name` in `destination`. A directory is merged into an
-    /// existing one; anything else replaces what is there.
-    pub fn entry(
+    /// A directory is merged into an existing one; anything else replaces what is there.
+    fn entry(
         &mut self,
         source: BorrowedFd<'_>,
         name: &OsStr,
         destination: BorrowedFd<'_>,
-        new_name: &OsStr,
-    ) -> Result<()> {
-        self.entry_at(source, name, destination, new_name, Path::new(""), 0)
-    }
-
-    fn entry_at(
-        &mut self,
-        source: BorrowedFd<'_>,
-        name: &OsStr,
-        destination: BorrowedFd<'_>,
-        new_name: &OsStr,
         below: &Path,
         depth: usize,
     ) -> Result<()> {
+        let new_name = name;
         let what = || format!("copy '{}'", name.to_string_lossy());
         let status = stat(source, name).context(what)?;
         let kind = FileType::from_raw_mode(status.st_mode);
@@ -297,17 +286,8 @@ impl Copier<'_> {
         }
         match kind {
             FileType::RegularFile => {
-                let mut from = File::from(open_file(source, name).context(what)?);
-                let to = rustix::fs::openat(
-                    destination,
-                    new_name,
-                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
-                    Mode::from_raw_mode(0o600),
-                )
-                .context(what)?;
-                let mut to = File::from(to);
-                std::io::copy(&mut from, &mut to).context(what)?;
-                return self.metadata(&status, from.as_fd(), to.as_fd());
+                let from = File::from(open_file(source, name).context(what)?);
+                return self.new_file(from, &status, destination, new_name);
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(source, name, Vec::new()).context(what)?;
@@ -340,6 +320,38 @@ impl Copier<'_> {
             status.st_mtime,
             status.st_mtime_nsec as i64,
         )
+    }
+
+    /// Copies an open file to `new_name`, in place of what is there.
+    pub fn file(
+        &self,
+        from: File,
+        status: &Stat,
+        destination: BorrowedFd<'_>,
+        new_name: &OsStr,
+    ) -> Result<()> {
+        remove(destination, new_name)?;
+        self.new_file(from, status, destination, new_name)
+    }
+
+    fn new_file(
+        &self,
+        mut from: File,
+        status: &Stat,
+        destination: BorrowedFd<'_>,
+        new_name: &OsStr,
+    ) -> Result<()> {
+        let what = || format!("copy '{}'", new_name.to_string_lossy());
+        let to = rustix::fs::openat(
+            destination,
+            new_name,
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o600),
+        )
+        .context(what)?;
+        let mut to = File::from(to);
+        std::io::copy(&mut from, &mut to).context(what)?;
+        self.metadata(status, from.as_fd(), to.as_fd())
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bulkhead_model::Result;
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,7 @@ use crate::{Digest, tree};
 
 /// Remembers what each build step made: one small file per key.
 ///
-/// A key is the digest of everything that decides a step's result; see `stage.rs`. An entry whose
-/// file is damaged or whose layer is gone counts as none.
+/// An entry whose file is damaged or whose layer is gone counts as none.
 #[derive(Debug)]
 pub(crate) struct BuildCache {
     store: ImageStore,
@@ -25,6 +24,9 @@ pub(crate) struct CachedStep {
     pub created: String,
     /// `None` if it changed the configuration only.
     pub layer: Option<Digest>,
+    /// The key from which the next step's is made: it may name the content where the entry's own
+    /// key names where the content came from.
+    pub next: Digest,
 }
 
 impl BuildCache {
@@ -61,7 +63,7 @@ impl BuildCache {
         Ok(layers)
     }
 
-    fn read(&self, path: &std::path::Path) -> Option<CachedStep> {
+    fn read(&self, path: &Path) -> Option<CachedStep> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 }

@@ -34,7 +34,7 @@ pub use crate::archive::Limits;
 use crate::config::{Descriptor, History, ImageConfig, Manifest};
 use crate::failure::Context;
 use crate::{Digest, ImageId, Reference};
-pub(crate) use files::{Temporary, write_cache, write_whole};
+pub(crate) use files::{Temporary, open_lock, write_cache, write_whole};
 pub(crate) use layer::LayerInfo;
 pub use remove::{DiskUsage, InUse, Removed};
 

@@ -1,5 +1,5 @@
 //! What the tests of this crate share: archives made by hand, a store that goes away.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::path::Path;
