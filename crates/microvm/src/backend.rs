@@ -19,7 +19,7 @@ use crate::sandbox::{MicroVm, make_streams};
 use crate::{disk, initramfs, rootfs};
 
 /// A guest's memory where no limit is given.
-pub pub const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(256);
+pub const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(256);
 
 /// What the guest's kernel takes of its memory, so that a limit means the workload's memory on
 /// both kinds of sandbox.

@@ -104,7 +104,7 @@ impl Arguments {
         let (accelerator, cpu, mitigations) = match machine.accelerator {
             Accelerator::Kvm => ("kvm", "host", ""),
             // Software runs no instruction speculatively, so there is nothing to mitigate.
-            Accelerator::Tcg => ("tcg,thread=multi", "max", " mitigations=off"),
+            Accelerator::Tcg => ("tcg,thread=multi,tb-size=64", "max", " mitigations=off"),
         };
         self.list
             .extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
