@@ -6,6 +6,10 @@
 pub use bollard_stubs::models::*;
 pub use bollard_stubs::query_parameters;
 
+/// The annotation in `HostConfig.Annotations` that tells a sandbox's kind in `GET
+/// /containers/json`, whose `HostConfig` has no `Runtime`.
+pub const KIND_ANNOTATION: &str = "bulkhead.runtime";
+
 /// Labels that Docker Compose puts on what it makes; ours are the same, so that its tools see our
 /// projects and ours see its.
 pub mod labels {
