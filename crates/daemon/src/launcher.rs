@@ -1,0 +1,254 @@
+//! Starts supervisors and finds them again.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bulkhead_container::cgroup::Cgroup;
+use bulkhead_engine::{Launcher, RemoteSandbox, StartRequest};
+use bulkhead_model::{Error, ExitStatus, Kind, Result};
+use bulkhead_supervisor::protocol::CreateReport;
+use bulkhead_supervisor::{LAUNCH_FILE, Launch, MicrovmSettings, SOCKET_FILE, Status, read_status};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::OnceCell;
+
+use crate::paths::Paths;
+use crate::remote::SupervisedSandbox;
+
+/// How long a supervisor whose workload is gone may take to clean up.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) struct SupervisorLauncher {
+    paths: Paths,
+    microvm: OnceCell<MicrovmSettings>,
+}
+
+impl SupervisorLauncher {
+    pub(crate) fn new(paths: Paths) -> Self {
+        Self { paths, microvm: OnceCell::new() }
+    }
+
+    /// What micro VMs need on this host.
+    ///
+    /// # Errors
+    /// `Unsupported` naming what is missing and how to get it.
+    pub(crate) async fn microvm_settings(&self) -> Result<&MicrovmSettings> {
+        let paths = self.paths.clone();
+        self.microvm
+            .get_or_try_init(|| async {
+                tokio::task::spawn_blocking(move || microvm_settings(&paths))
+                    .await
+                    .map_err(|error| Error::host("look for QEMU").with_source(error))?
+            })
+            .await
+    }
+
+    async fn spawn(&self, launch: &Launch) -> Result<CreateReport> {
+        let run_dir = &launch.spec.run_dir;
+        write_launch(&run_dir.join(LAUNCH_FILE), launch)?;
+        let log = launch.status_file.with_file_name("supervisor.log");
+        let stderr = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(|error| Error::host(format!("open {}", log.display())).with_source(error))?;
+        // The session of its own comes from `setsid(1)`-like behaviour of the supervisor's own
+        // process group: a terminal's Ctrl-C goes to the daemon's group only.
+        let mut child = tokio::process::Command::new("/proc/self/exe")
+            .arg("supervisor")
+            .arg(run_dir)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .process_group(0)
+            .spawn()
+            .map_err(|error| Error::host("start a supervisor").with_source(error))?;
+        let stdout = child.stdout.take().ok_or_else(|| Error::host("no pipe to the supervisor"))?;
+        // Whoever started it reaps it; its end is heard of through its socket.
+        tokio::spawn(async move {
+            if let Err(error) = child.wait().await {
+                tracing::warn!(%error, "a supervisor was not reaped");
+            }
+        });
+        let mut line = String::new();
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .await
+            .map_err(|error| Error::channel("hear of the supervisor").with_source(error))?;
+        if line.is_empty() {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let last = said.lines().last().unwrap_or("it said nothing").to_owned();
+            return Err(Error::host(format!("the supervisor died while it made the sandbox: {last}")));
+        }
+        serde_json::from_str(&line)
+            .map_err(|error| Error::channel("report of the supervisor").with_source(error))
+    }
+
+    /// Kills a supervisor by the process id it has left, unless that is another process by now.
+    fn kill_supervisor(&self, run_dir: &Path) {
+        for pid in supervisors_of(run_dir) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid)
+                && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+            {
+                tracing::debug!(%error, "a supervisor was gone already");
+            }
+        }
+    }
+}
+
+/// The supervisors that run for a run directory, as their command lines say.
+fn supervisors_of(run_dir: &Path) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+            let mut words = line.split(|byte| *byte == 0).skip(1);
+            words.next() == Some(b"supervisor")
+                && words.next() == Some(run_dir.as_os_str().as_encoded_bytes())
+        })
+        .collect()
+}
+
+/// The id in the launch file: the run directory's own name is only its beginning.
+fn full_id(run_dir: &Path) -> Option<String> {
+    let text = std::fs::read(run_dir.join(LAUNCH_FILE)).ok()?;
+    serde_json::from_slice::<Launch>(&text).ok().map(|launch| launch.spec.id)
+}
+
+fn write_launch(path: &Path, launch: &Launch) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |error: std::io::Error| {
+        Error::host(format!("write {}", path.display())).with_source(error)
+    };
+    let text = serde_json::to_vec(launch)
+        .map_err(|error| Error::host("encode the launch file").with_source(error))?;
+    // It holds the workload's environment, where people keep passwords.
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.create(true).write(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(&text).map_err(failed)
+}
+
+fn microvm_settings(paths: &Paths) -> Result<MicrovmSettings> {
+    let qemu = find_qemu().ok_or_else(|| {
+        Error::unsupported(
+            "micro VMs need QEMU, which is not installed: run 'apt-get install qemu-system-x86'",
+        )
+    })?;
+    let kernel = paths.guest_kernel().ok_or_else(|| {
+        Error::unsupported(format!(
+            "micro VMs need the guest kernel, and there is none in {}: run 'make kernel'",
+            paths.kernels().display()
+        ))
+    })?;
+    let choice = bulkhead_microvm::accelerator::probe(&paths.run);
+    Ok(MicrovmSettings {
+        qemu,
+        kernel,
+        cache_dir: paths.cache.clone(),
+        accelerator: choice.accelerator.to_string(),
+    })
+}
+
+pub(crate) fn find_qemu() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/usr/local/bin".into());
+    std::env::split_paths(&path)
+        .map(|directory| directory.join("qemu-system-x86_64"))
+        .find(|candidate| candidate.is_file())
+}
+
+#[async_trait]
+impl Launcher for SupervisorLauncher {
+    async fn launch(&self, request: StartRequest) -> Result<Arc<dyn RemoteSandbox>> {
+        let microvm = match request.spec.kind {
+            Kind::Container => None,
+            Kind::Microvm => Some(self.microvm_settings().await?.clone()),
+        };
+        // The status of an earlier run must not be taken for this one's.
+        match std::fs::remove_file(&request.status_file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::host("remove the last run's status").with_source(error));
+            }
+            _ => {}
+        }
+        let launch = Launch {
+            spec: request.spec,
+            log_file: request.log_file,
+            status_file: request.status_file,
+            cgroup_parent: self.paths.cgroup_parent(),
+            microvm,
+        };
+        match self.spawn(&launch).await? {
+            CreateReport::Created { pid } => {
+                let socket = launch.spec.run_dir.join(SOCKET_FILE);
+                Ok(Arc::new(SupervisedSandbox::new(socket, pid)))
+            }
+            CreateReport::Failed(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn adopt(&self, id: &str) -> Result<Option<Arc<dyn RemoteSandbox>>> {
+        let run_dir = self.paths.sandbox_run(id);
+        let socket = run_dir.join(SOCKET_FILE);
+        if tokio::net::UnixStream::connect(&socket).await.is_err() {
+            return Ok(None);
+        }
+        let pid = match read_status(&self.paths.status_file(id))? {
+            Some(Status::Running { pid, .. }) => pid,
+            _ => 0,
+        };
+        Ok(Some(Arc::new(SupervisedSandbox::new(socket, pid))))
+    }
+
+    fn last_exit(&self, id: &str) -> Result<Option<(SystemTime, ExitStatus)>> {
+        Ok(match read_status(&self.paths.status_file(id))? {
+            Some(Status::Exited { finished_at, exit, .. }) => Some((finished_at, exit)),
+            _ => None,
+        })
+    }
+
+    fn started_at(&self, id: &str) -> Result<Option<SystemTime>> {
+        Ok(match read_status(&self.paths.status_file(id))? {
+            Some(Status::Running { started_at, .. }) => Some(started_at),
+            _ => None,
+        })
+    }
+
+    async fn clean(&self, id: &str) -> Result<()> {
+        let run_dir = self.paths.sandbox_run(id);
+        if !run_dir.exists() {
+            return Ok(());
+        }
+        // A supervisor that is alive cleans up by itself and better.
+        let deadline = tokio::time::Instant::now() + END_PATIENCE;
+        while run_dir.exists() && !supervisors_of(&run_dir).is_empty() {
+            if tokio::time::Instant::now() >= deadline {
+                self.kill_supervisor(&run_dir);
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let parent = self.paths.cgroup_parent();
+        let id = full_id(&run_dir).unwrap_or_else(|| id.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let cgroup = Cgroup::open(&parent, &id)?;
+            cgroup.kill()?;
+            cgroup.remove()?;
+            match std::fs::remove_dir_all(&run_dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::host(
+                    format!("remove {}", run_dir.display()),
+                )
+                .with_source(error)),
+                _ => Ok(()),
+            }
+        })
+        .await
+        .map_err(|error| Error::host("a thread of the daemon died").with_source(error))?
+    }
+}

@@ -1,0 +1,152 @@
+//! Watching over a running sandbox: its end, and what the restart policy makes of it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bulkhead_model::ExitStatus;
+
+use crate::config::RestartPolicy;
+use crate::engine::Inner;
+use crate::entry::Entry;
+use crate::events::Action;
+use crate::ports::RemoteSandbox;
+use crate::record::{HealthStatus, Record, State};
+
+/// The pause before the first restart; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A run of this length was a success: the next pause is the first again.
+const GOOD_RUN: Duration = Duration::from_secs(10);
+
+impl Inner {
+    /// Hears of the workload's end, and runs its health check meanwhile.
+    pub(crate) fn watch_over(self: &Arc<Self>, entry: &Arc<Entry>, remote: Arc<dyn RemoteSandbox>) {
+        let inner = Arc::clone(self);
+        let entry = Arc::clone(entry);
+        let probing = entry.look(|record| record.config.health.clone()).map(|check| {
+            tokio::spawn(Arc::clone(&inner).probe(Arc::clone(&entry), Arc::clone(&remote), check))
+        });
+        tokio::spawn(async move {
+            let exit = match remote.wait().await {
+                Ok(exit) => exit,
+                Err(error) => {
+                    // The supervisor is gone. What it wrote last may still tell the truth.
+                    tracing::error!(%error, sandbox = entry.id, "a supervisor was lost");
+                    match inner.launcher.last_exit(&entry.id) {
+                        Ok(Some((_, exit))) => exit,
+                        _ => ExitStatus { code: 137, oom_killed: false },
+                    }
+                }
+            };
+            if let Some(probing) = probing {
+                probing.abort();
+            }
+            inner.ended(&entry, exit, SystemTime::now()).await;
+        });
+    }
+
+    /// Takes note of a workload's end.
+    pub(crate) async fn ended(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        exit: ExitStatus,
+        finished_at: SystemTime,
+    ) {
+        self.release(entry).await;
+        if let Err(error) = self.launcher.clean(&entry.id).await {
+            tracing::error!(%error, sandbox = entry.id, "something is left of a sandbox");
+        }
+        let before = entry.record();
+        let pause = restart_pause(&before, exit, finished_at);
+        let changed = entry.change(&*self.store, |record| {
+            record.state = if pause.is_some() { State::Restarting } else { State::Exited };
+            record.pid = None;
+            record.exit = Some(exit);
+            record.finished_at = Some(finished_at);
+            if record.config.health.is_some() {
+                record.health.status = HealthStatus::Unhealthy;
+            }
+            if pause.is_some() {
+                record.restart_count += 1;
+            }
+        });
+        if let Err(error) = changed {
+            tracing::error!(%error, sandbox = entry.id, "the end of a workload is not kept");
+        }
+        let record = entry.record();
+        if exit.oom_killed {
+            self.emit_sandbox(&record, Action::OutOfMemory, []);
+        }
+        self.emit_sandbox(&record, Action::Die, [("exitCode", exit.code.to_string())]);
+        self.topology_changed();
+        match pause {
+            Some(pause) => self.restart_later(entry, pause),
+            None if record.config.auto_remove => {
+                let inner = Arc::clone(self);
+                let entry = Arc::clone(entry);
+                // A stop or removal that is under way holds the lock until it has seen the end.
+                tokio::spawn(async move {
+                    let _operation = entry.operation.lock().await;
+                    if inner.is_alive(&entry.id)
+                        && let Err(error) = inner.remove_locked(&entry, true).await
+                    {
+                        tracing::error!(%error, sandbox = entry.id, "it could not be removed");
+                    }
+                });
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn restart_later(self: &Arc<Self>, entry: &Arc<Entry>, pause: Duration) {
+        let inner = Arc::clone(self);
+        let entry = Arc::clone(entry);
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let _operation = entry.operation.lock().await;
+            let (state, stopped) = entry.look(|record| (record.state, record.stopped_by_user));
+            if state != State::Restarting || stopped || !inner.is_alive(&entry.id) {
+                return;
+            }
+            if let Err(error) = inner.start_locked(&entry).await {
+                tracing::warn!(%error, sandbox = entry.id, "a restart failed");
+                let record = entry.record();
+                let exit = record.exit.unwrap_or(ExitStatus { code: 128, oom_killed: false });
+                let next = restart_pause(&record, exit, SystemTime::now());
+                let changed = entry.change(&*inner.store, |record| {
+                    record.restart_count += 1;
+                    record.state =
+                        if next.is_some() { State::Restarting } else { State::Exited };
+                });
+                if let Err(error) = changed {
+                    tracing::error!(%error, sandbox = entry.id, "a failed restart is not kept");
+                }
+                if let Some(next) = next {
+                    inner.restart_later(&entry, next);
+                }
+            }
+        });
+    }
+}
+
+/// How long to wait before a restart; `None` if the policy wants none.
+fn restart_pause(record: &Record, exit: ExitStatus, finished_at: SystemTime) -> Option<Duration> {
+    let wanted = !record.stopped_by_user
+        && !record.config.auto_remove
+        && match record.config.restart {
+            RestartPolicy::No => false,
+            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+            RestartPolicy::OnFailure { maximum } => {
+                exit.code != 0 && (maximum == 0 || record.restart_count < maximum)
+            }
+        };
+    if !wanted {
+        return None;
+    }
+    let ran = record.started_at.and_then(|start| finished_at.duration_since(start).ok());
+    if ran.is_some_and(|ran| ran >= GOOD_RUN) {
+        return Some(FIRST_PAUSE);
+    }
+    let doublings = record.restart_count.min(16);
+    Some((FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE))
+}
