@@ -1,8 +1,9 @@
 //! A container: the life cycle and the capabilities of one.
 //!
 //! ```text
-//! created ──start──▶ running ──exit, kill──▶ stopped ──delete──▶ deleted
-//!    └───────────────────delete─────────────────────────────────────▲
+//!                    ┌─pause──▶ paused ──┐
+//! created ──start──▶ running ◀──resume────┘ ──exit, kill──▶ stopped ──delete──▶ deleted
+//!    └───────────────────delete (also from running and paused)────────────────────▲
 //! ```
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,6 +34,7 @@ enum State {
     Created(Pending),
     /// Running, or ended: `ending` knows.
     Started,
+    Paused,
     Deleted,
 }
 
@@ -81,7 +83,7 @@ impl Container {
     fn running(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.state();
         match (&*state, self.ending.get()) {
-            (State::Started, None) => Ok(state),
+            (State::Started | State::Paused, None) => Ok(state),
             (State::Created(_), _) => Err(Error::conflict("the container has not been started")),
             _ => Err(Error::conflict("the container is not running")),
         }
@@ -174,7 +176,10 @@ impl Drop for Container {
 
 impl Exec for Container {
     fn exec(&self, process: &ProcessSpec) -> Result<(Box<dyn Process>, ProcessIo)> {
-        drop(self.running()?);
+        if let State::Paused = *self.running()? {
+            // Its processes would join the ones that stand still.
+            return Err(Error::conflict("the container is paused: resume it first"));
+        }
         let Privileges {
             security,
             resources,
@@ -232,13 +237,26 @@ impl StatsSource for Container {
 
 impl Pause for Container {
     fn pause(&self) -> Result<()> {
-        let _running = self.running()?;
-        self.group.freeze()
+        let mut state = self.running()?;
+        if let State::Paused = *state {
+            return Err(Error::conflict("the container is paused already"));
+        }
+        self.group.freeze().inspect_err(|_| {
+            // Half of it may stand still.
+            let _ = self.group.thaw();
+        })?;
+        *state = State::Paused;
+        Ok(())
     }
 
     fn resume(&self) -> Result<()> {
-        let _running = self.running()?;
-        self.group.thaw()
+        let mut state = self.running()?;
+        let State::Paused = *state else {
+            return Err(Error::conflict("the container is not paused"));
+        };
+        self.group.thaw()?;
+        *state = State::Started;
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use bulkhead_model::{Error, ProcessIo, ProcessSpec, Result};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::backend::Helper;
 use crate::channel::{Channel, Order, Report};
@@ -126,10 +126,13 @@ fn ready(channel: &Channel) -> Result<Vec<OwnedFd>> {
 
 /// Sends a signal by its number.
 pub(crate) fn signal(pidfd: &OwnedFd, signal: i32) -> Result<()> {
-    let number = Signal::from_named_raw(signal)
-        .ok_or_else(|| Error::invalid(format!("there is no signal {signal}")))?;
-    match pidfd_send_signal(pidfd, number) {
-        Err(rustix::io::Errno::SRCH) => Err(Error::conflict("the process has ended")),
+    if !(1..=64).contains(&signal) {
+        return Err(Error::invalid(format!("there is no signal {signal}")));
+    }
+    match sys::pidfd_send_signal(pidfd.as_fd(), signal) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+            Err(Error::conflict("the process has ended"))
+        }
         result => result.host(|| format!("send signal {signal}")),
     }
 }

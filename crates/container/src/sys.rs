@@ -337,6 +337,21 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
 }
 
+/// Sends any of the signals 1 to 64, the real-time ones included.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: a null pointer asks for the information that kill(2) would send.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })
+    .map(drop)
+}
+
 /// Waits for a child (or any, with -1) and gives its raw status; `None` if `WNOHANG` was given
 /// and none has ended.
 pub(crate) fn wait_process(pid: i32, options: i32) -> io::Result<Option<(u32, i32)>> {

@@ -153,6 +153,58 @@ pub(super) fn set_frozen(path: &Path, frozen: bool) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// What is written for these limits, in a directory with the files of all controllers.
+    fn written(resources: &Resources) -> Vec<String> {
+        let files = [
+            "memory.max",
+            "memory.swap.max",
+            "cpu.max",
+            "cpu.weight",
+            "cpuset.cpus",
+            "pids.max",
+        ];
+        let directory = tempfile::tempdir().expect("directory");
+        for file in files {
+            std::fs::write(directory.path().join(file), "").expect("file");
+        }
+        set_limits(directory.path(), resources).expect("limits");
+        let read = |file| std::fs::read_to_string(directory.path().join(file)).expect("read");
+        files.into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn limits_are_written_in_the_units_of_v2() {
+        let none = Resources::default();
+        assert_eq!(
+            written(&none),
+            ["max", "max", "max 100000", "100", "\n", "max"]
+        );
+        let all = Resources {
+            memory: Some(ByteSize(1000)),
+            memory_swap: Some(ByteSize(1500)),
+            cpu_millis: Some(1500),
+            cpu_shares: Some(2),
+            cpuset_cpus: Some("0-1".into()),
+            pids: Some(7),
+            ..Resources::default()
+        };
+        assert_eq!(
+            written(&all),
+            ["1000", "500", "150000 100000", "1", "0-1", "7"]
+        );
+        let swap = |memory_swap| {
+            let memory = Some(ByteSize(1000));
+            written(&Resources {
+                memory,
+                memory_swap,
+                ..Resources::default()
+            })[1]
+                .clone()
+        };
+        assert_eq!(swap(None), "1000");
+        assert_eq!(swap(Some(ByteSize(u64::MAX))), "max");
+    }
+
     #[test]
     fn shares_become_weights_over_the_whole_range() {
         assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));

@@ -1,6 +1,6 @@
 //! Limits, readings, pause.
 
-use crate::{ByteSize, Resources, Ulimit};
+use crate::{ByteSize, ErrorKind, Resources, Ulimit};
 
 use super::harness::{Running, process, read_until, run, shell};
 use super::{Fixture, Scenario, skip};
@@ -12,6 +12,10 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("stats_tell_what_is_used", stats),
     ("a_paused_sandbox_stands_still", pause),
     ("a_paused_sandbox_can_be_deleted", delete_paused),
+    (
+        "pause_and_exec_of_a_paused_sandbox_conflict",
+        paused_conflicts,
+    ),
     ("limits_are_changed_while_it_runs", update),
 ];
 
@@ -97,6 +101,22 @@ fn delete_paused(fixture: &dyn Fixture) {
     };
     pause.pause().expect("pause");
     running.sandbox().delete().expect("delete");
+}
+
+fn paused_conflicts(fixture: &dyn Fixture) {
+    let running = Running::start(fixture, &fixture.spec(&["sleep", "1000"]));
+    let Some(pause) = running.sandbox().pause() else {
+        return skip("this kind cannot pause");
+    };
+    let kind = |result: crate::Result<()>| result.expect_err("it must be refused").kind();
+    assert_eq!(kind(pause.resume()), ErrorKind::Conflict);
+    pause.pause().expect("pause");
+    assert_eq!(kind(pause.pause()), ErrorKind::Conflict);
+    let exec = running.sandbox().exec().expect("exec");
+    let result = exec.exec(&process(&["true"]));
+    assert_eq!(kind(result.map(drop)), ErrorKind::Conflict);
+    pause.resume().expect("resume");
+    assert_eq!(running.exec(&process(&["echo", "alive"])).text(), "alive");
 }
 
 fn update(fixture: &dyn Fixture) {

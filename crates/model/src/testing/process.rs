@@ -71,6 +71,10 @@ fn signalled(fixture: &dyn Fixture) {
     let running = Running::start(fixture, &fixture.spec(&shell(script)));
     let mut io = running.io();
     read_until(&mut io.stdout, "ready\n");
+    for none in [0, 65, -1] {
+        let error = running.sandbox().signal(none).expect_err("no such signal");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
     running.sandbox().signal(10).expect("signal");
     let output = finish(io, b"", || running.sandbox().wait().expect("wait"));
     assert_eq!((output.status.code, output.stdout.as_str()), (7, "got\n"));
