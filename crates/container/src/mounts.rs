@@ -74,6 +74,8 @@ fn filesystem(
     attributes: u64,
 ) -> Result<OwnedFd, Errno> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What df and mount show in the first column.
+    fsconfig_set_string(&context, "source", kind)?;
     for (name, value) in options {
         fsconfig_set_string(&context, *name, value.as_str())?;
     }

@@ -39,6 +39,10 @@ pub(crate) enum Comparison {
     MaskedEqual {
         mask: u64,
     },
+    /// The argument's bits under the mask differ from the value.
+    MaskedNotEqual {
+        mask: u64,
+    },
 }
 
 /// A condition on one of the six arguments of a call, as an unsigned 64-bit number.
@@ -218,6 +222,14 @@ fn check(condition: &Condition, rest: usize) -> Vec<Instruction> {
             statement(AND, mask as u32),
             branch(JUMP_EQUAL, low, 0, fail),
         ],
+        Comparison::MaskedNotEqual { mask } => vec![
+            load_high,
+            statement(AND, (mask >> 32) as u32),
+            branch(JUMP_EQUAL, high, 0, 3),
+            load_low,
+            statement(AND, mask as u32),
+            branch(JUMP_EQUAL, low, fail, 0),
+        ],
         Comparison::Greater | Comparison::GreaterOrEqual => {
             let code = match condition.comparison {
                 Comparison::Greater => JUMP_GREATER,
@@ -374,7 +386,7 @@ mod tests {
             u64::MAX,
         ];
         type Truth = fn(u64, u64) -> bool;
-        let comparisons: [(Comparison, Truth); 7] = [
+        let comparisons: [(Comparison, Truth); 8] = [
             (Comparison::NotEqual, |a, b| a != b),
             (Comparison::Less, |a, b| a < b),
             (Comparison::LessOrEqual, |a, b| a <= b),
@@ -387,6 +399,9 @@ mod tests {
                 },
                 |a, b| a & 0x1_0000_0006 == b,
             ),
+            (Comparison::MaskedNotEqual { mask: 0xffff_ffff }, |a, b| {
+                a & 0xffff_ffff != b
+            }),
         ];
         for (comparison, truth) in comparisons {
             for value in samples {

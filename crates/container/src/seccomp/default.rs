@@ -116,12 +116,10 @@ pub(super) fn profile(capabilities: CapabilitySet) -> Profile {
             Action::ALLOW,
         );
     }
-    // A micro VM's or the hypervisor's sockets know no network namespace.
-    add(
-        "socket",
-        vec![first(Comparison::NotEqual, AF_VSOCK)],
-        Action::ALLOW,
-    );
+    // A micro VM's or the hypervisor's sockets know no network namespace. The kernel takes the
+    // family as 32 bits, so that a comparison of 64 could be passed by with a bit above them.
+    let family = Comparison::MaskedNotEqual { mask: 0xffff_ffff };
+    add("socket", vec![first(family, AF_VSOCK)], Action::ALLOW);
     if !capabilities.contains("SYS_ADMIN") {
         let plain = Comparison::MaskedEqual { mask: NAMESPACES };
         add("clone", vec![first(plain, 0)], Action::ALLOW);
