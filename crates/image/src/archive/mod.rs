@@ -7,6 +7,6 @@ mod unpack;
 
 pub(crate) use decompress::decompress;
 pub(crate) use header::{EntryHeader, TarWriter};
-pub(crate) use pack::pack_layer;
+pub(crate) use pack::{is_opaque, pack_layer};
 pub use unpack::Limits;
 pub(crate) use unpack::{Unpack, unpack};

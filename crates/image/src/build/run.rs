@@ -12,6 +12,7 @@ use super::event::Lines;
 use super::selection::Origin;
 use super::stage::StageState;
 use super::tree_digest::TreeDigest;
+use crate::archive::is_opaque;
 use crate::context::Ignore;
 use crate::dockerfile::{
     CommandLine, Instruction, Marker, Place, Run, RunMount, join, shell, with_shell,
@@ -112,7 +113,7 @@ impl Session<'_> {
         let missing = {
             let root = merged::mount(&layers, None)?;
             prepare_upper(&root, &upper)?;
-            missing_points(&root, &points)
+            MissingPoints::of(&root, &points)
         };
         let root_before = metadata_of(&upper)?;
         let step = RunStep {
@@ -149,9 +150,7 @@ impl Session<'_> {
                 return Err(self.at(instruction.place, error));
             }
         }
-        for point in missing {
-            remove_if_empty(&upper.join(point));
-        }
+        missing.clean(&upper);
         let untouched = std::fs::read_dir(&upper)
             .context(|| "read the step's layer")?
             .next()
@@ -344,31 +343,71 @@ fn command(state: &StageState, run: &Run) -> (Vec<String>, Option<String>) {
     (args, None)
 }
 
-/// Of the mount points, and the directories above them, those that the image does not have; the
-/// deepest first.
-fn missing_points(root: &Rooted, points: &[PathBuf]) -> Vec<PathBuf> {
-    let mut missing = Vec::new();
-    for point in points {
-        for path in point.ancestors() {
-            if path.as_os_str().is_empty() {
-                continue;
+/// Mount points that an image does not have: they are made for a command, and are no part of
+/// what it did.
+struct MissingPoints {
+    /// With the directories above them that are missing too; the deepest first.
+    paths: Vec<PathBuf>,
+    /// The directories that the image has and that they are made in, with owner and mode.
+    parents: Vec<(PathBuf, Metadata)>,
+}
+
+/// Mode, owner and group.
+type Metadata = (u32, u32, u32);
+
+impl MissingPoints {
+    fn of(root: &Rooted, points: &[PathBuf]) -> Self {
+        let mut paths = Vec::new();
+        let mut parents = Vec::new();
+        for point in points {
+            let mut made_in = None;
+            for path in point.ancestors() {
+                if path.as_os_str().is_empty() {
+                    break;
+                }
+                match root.open_at(path, rustix::fs::OFlags::PATH) {
+                    Err(_) => paths.push(path.to_owned()),
+                    Ok(fd) => {
+                        made_in = rustix::fs::fstat(fd).ok().map(|stat| (path, stat));
+                        break;
+                    }
+                }
             }
-            if root.open_at(path, rustix::fs::OFlags::PATH).is_err() {
-                missing.push(path.to_owned());
+            if let Some((path, stat)) = made_in
+                && path != point
+            {
+                parents.push((path.to_owned(), (stat.st_mode, stat.st_uid, stat.st_gid)));
+            }
+        }
+        paths.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+        paths.dedup();
+        Self { paths, parents }
+    }
+
+    /// Removes them from a step's upper directory, where they are still empty; and the
+    /// directories that overlayfs copied up only to make them.
+    fn clean(&self, upper: &Path) {
+        for path in &self.paths {
+            remove_if_empty(&upper.join(path));
+        }
+        for (path, before) in &self.parents {
+            let path = upper.join(path);
+            let opaque = File::open(&path)
+                .ok()
+                .and_then(|directory| is_opaque(directory.as_fd()).ok());
+            if opaque == Some(false) && metadata_of(&path).is_ok_and(|now| now == *before) {
+                remove_if_empty(&path);
             }
         }
     }
-    missing.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
-    missing.dedup();
-    missing
 }
 
-/// Removes a mount point that was made for the command: a file or directory with nothing in it.
+/// Removes a file or directory with nothing in it.
 fn remove_if_empty(path: &Path) {
     let Ok(metadata) = std::fs::symlink_metadata(path) else {
         return;
     };
-    // The step's directory is ours alone now; a directory with something in it is not removed.
+    // Nobody else has the step's directory now. What is not empty stays.
     let _ = if metadata.is_dir() {
         std::fs::remove_dir(path)
     } else if metadata.is_file() && metadata.len() == 0 {
@@ -378,7 +417,7 @@ fn remove_if_empty(path: &Path) {
     };
 }
 
-fn metadata_of(directory: &Path) -> Result<(u32, u32, u32)> {
+fn metadata_of(directory: &Path) -> Result<Metadata> {
     let metadata =
         std::fs::metadata(directory).context(|| format!("read {}", directory.display()))?;
     Ok((metadata.mode(), metadata.uid(), metadata.gid()))

@@ -52,12 +52,10 @@ impl Origin<'_> {
         for component in Path::new(source).components() {
             match component {
                 Component::Normal(name) => components.push(name.to_owned()),
-                Component::ParentDir => {
-                    if components.pop().is_none() {
-                        return Err(Error::invalid(format!(
-                            "'{source}' leads outside of the build context"
-                        )));
-                    }
+                Component::ParentDir if components.pop().is_none() => {
+                    return Err(Error::invalid(format!(
+                        "'{source}' leads outside of the build context"
+                    )));
                 }
                 _ => {}
             }

@@ -11,9 +11,7 @@ mod parser;
 mod source;
 mod words;
 
-pub(crate) use apply::{
-    apply, apply_changes, join, set_variable, shell, variable, with_shell,
-};
+pub(crate) use apply::{apply, apply_changes, join, set_variable, shell, variable, with_shell};
 pub use diagnostic::{Diagnostic, Place};
 pub use instruction::{Command, CommandLine, Copy, Health, Instruction, Run, RunMount, Word};
 pub(crate) use parser::parse_on_build;

@@ -68,14 +68,30 @@ impl ImageStore {
 
     /// The directories of layers given bottom first, topmost first.
     pub(crate) fn layer_paths(&self, diff_ids: &[Digest]) -> Result<Vec<PathBuf>> {
+        let layers = diff_ids
+            .iter()
+            .map(|diff_id| self.layer(diff_id))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(self.stack(&layers))
+    }
+
+    /// The directories to mount on each other, topmost first, for layers given bottom first.
+    ///
+    /// Steps with the same result have the same layer, and overlayfs refuses a directory that
+    /// comes twice. The upper one alone is enough: it has every file, whiteout and opaque
+    /// directory of the lower one, above all that lies between.
+    pub(super) fn stack(&self, layers: &[LayerInfo]) -> Vec<PathBuf> {
         let mut paths = Vec::new();
-        for diff_id in diff_ids.iter().rev() {
-            paths.push(self.layer_path(&self.layer(diff_id)?.name));
+        for layer in layers.iter().rev() {
+            let path = self.layer_path(&layer.name);
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
         }
         if paths.is_empty() {
             paths.push(self.empty_layer());
         }
-        Ok(paths)
+        paths
     }
 
     /// Makes a layer of `directory`, which is in overlayfs' form, on the store's filesystem and no

@@ -368,19 +368,10 @@ impl ImageStore {
 
     fn image(&self, index: &index::StoreIndex, manifest: Digest) -> Result<Image> {
         let loaded = self.load(manifest)?;
-        let mut layers: Vec<PathBuf> = loaded
-            .layers
-            .iter()
-            .rev()
-            .map(|layer| self.layer_path(&layer.name))
-            .collect();
-        if layers.is_empty() {
-            layers.push(self.empty_layer());
-        }
         Ok(Image {
             id: loaded.id,
             references: index.references_of(&manifest),
-            layers,
+            layers: self.stack(&loaded.layers),
             chain_id: loaded.config.rootfs.chain_id(),
             size: ByteSize(loaded.layers.iter().map(|layer| layer.content_size).sum()),
             created: loaded.config.created_time(),

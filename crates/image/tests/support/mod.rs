@@ -1,6 +1,8 @@
 //! What the tests of this crate share: archives made by hand, a store that goes away.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod project;
+
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -34,6 +36,18 @@ impl Archive {
             );
         }
         self.append(path.as_bytes(), tar::EntryType::Regular, content, |_| ());
+        self
+    }
+
+    pub fn program(mut self, path: &str, content: &[u8]) -> Self {
+        self.append(
+            path.as_bytes(),
+            tar::EntryType::Regular,
+            content,
+            |header| {
+                header.set_mode(0o755);
+            },
+        );
         self
     }
 
