@@ -16,7 +16,7 @@ use crate::agent::Agent;
 use crate::launch::{Launcher, StagedFile};
 use crate::monitor::{Accelerator, Interface, Machine, Monitor, Qemu, Share};
 use crate::sandbox::{MicroVm, make_streams};
-use crate::{disk, initramfs, rootfs};
+use crate::{clock, disk, initramfs, rootfs};
 
 /// A guest's memory where no limit is given.
 pub const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(256);
@@ -104,6 +104,9 @@ impl MicroVmBackend {
                 .unwrap_or(1000)
                 .div_ceil(1000)
                 .clamp(1, 64),
+            tsc_khz: (self.config.accelerator == Accelerator::Tcg)
+                .then(|| clock::tsc_khz(cache_dir))
+                .flatten(),
             shares: Vec::new(),
             staged: Vec::new(),
             interfaces: interfaces

@@ -11,6 +11,7 @@ pub mod accelerator;
 mod agent;
 mod backend;
 mod cache;
+mod clock;
 mod console;
 mod disk;
 mod initramfs;

@@ -61,6 +61,8 @@ pub(crate) struct Machine {
     pub disk: PathBuf,
     pub memory_mib: u64,
     pub cpus: u64,
+    /// How fast the processors' time stamp counters run, where the guest must be told.
+    pub tsc_khz: Option<u64>,
     pub shares: Vec<Share>,
     pub staged: Vec<StagedFile>,
     pub interfaces: Vec<Interface>,
