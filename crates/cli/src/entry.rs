@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::commands::doctor::Report;
-use crate::failure::{Failure, Result};
+use crate::commands::doctor::{Check, CheckStatus, Report};
+use crate::failure::Result;
 use crate::paths::Paths;
 
 /// How the daemon is to run.
@@ -17,7 +17,7 @@ pub struct DaemonOptions {
     pub root: Option<PathBuf>,
     /// Leave the session of the caller.
     pub detach: bool,
-    /// Where the gateway listens; `None` for no gateway.
+    /// Where the gateway listens; `None` for the default address.
     pub gateway: Option<SocketAddr>,
     /// Outranks `root` for the caches.
     pub cache: Option<PathBuf>,
@@ -30,16 +30,57 @@ pub fn dispatch() -> Option<ExitCode> {
     program(name.to_str()?, arguments.collect())
 }
 
-fn program(_name: &str, _arguments: Vec<OsString>) -> Option<ExitCode> {
-    None
+fn program(name: &str, arguments: Vec<OsString>) -> Option<ExitCode> {
+    match name {
+        "supervisor" => Some(bulkhead_supervisor::main(arguments)),
+        "container-init" => Some(bulkhead_container::init_main(arguments)),
+        "microvm-launch" => Some(bulkhead_microvm::monitor_main(as_text(arguments)?)),
+        "dataplane" => Some(bulkhead_daemon::dataplane::main(arguments)),
+        _ => None,
+    }
+}
+
+/// Arguments that our own supervisor wrote are text.
+fn as_text(arguments: Vec<OsString>) -> Option<Vec<String>> {
+    arguments
+        .into_iter()
+        .map(|argument| argument.into_string().ok())
+        .collect()
 }
 
 /// Runs the daemon until it is told to end.
-pub fn daemon(_options: DaemonOptions) -> Result<u8> {
-    Err(Failure::new("the daemon is not part of this build"))
+pub fn daemon(options: DaemonOptions) -> Result<u8> {
+    let paths = bulkhead_daemon::Paths::new(options.root.as_deref(), options.cache.as_deref());
+    let root = options
+        .root
+        .map(|root| root.display().to_string())
+        .unwrap_or_default();
+    let code = bulkhead_daemon::main(bulkhead_daemon::Options {
+        paths,
+        root,
+        gateway: options.gateway,
+        detach: options.detach,
+    });
+    Ok(u8::from(code != ExitCode::SUCCESS))
 }
 
 /// Looks at the host.
-pub fn examine(_paths: &Paths) -> Result<Report> {
-    Err(Failure::new("the examination is not part of this build"))
+pub fn examine(paths: &Paths) -> Result<Report> {
+    use bulkhead_daemon::doctor::Status;
+    let paths = bulkhead_daemon::Paths::new(paths.root.as_deref(), paths.cache.as_deref());
+    let report = bulkhead_daemon::doctor::examine(&paths);
+    let checks = report.checks.into_iter().map(|check| Check {
+        name: check.name,
+        status: match check.status {
+            Status::Ok => CheckStatus::Ok,
+            Status::Warning => CheckStatus::Warning,
+            Status::Missing => CheckStatus::Missing,
+        },
+        detail: check.detail,
+        remedy: check.remedy,
+    });
+    Ok(Report {
+        checks: checks.collect(),
+        uses: report.uses,
+    })
 }

@@ -23,8 +23,6 @@ use crate::paths::Paths;
 use crate::router::{router, strip_version};
 use crate::store::SqliteStore;
 
-/// Where the gateway listens unless told otherwise.
-const DEFAULT_GATEWAY: &str = "127.0.0.1:8080";
 /// Builds at one time.
 const CONCURRENT_BUILDS: usize = 4;
 /// The group whose members may use the socket, if the host has it.
@@ -36,7 +34,7 @@ pub struct Options {
     pub paths: Paths,
     /// What was given with `--root`; empty for the system's own places.
     pub root: String,
-    /// `None` is 127.0.0.1:8080.
+    /// Where the gateway listens; `None` for no gateway.
     pub gateway: Option<SocketAddr>,
     /// Leave the caller's session, as a daemon that a command has started does.
     pub detach: bool,
@@ -85,11 +83,7 @@ async fn serve(options: Options) -> Result<()> {
         root: paths.state.clone(),
     };
     let engine = Engine::new(settings, store, Arc::clone(&launcher) as _, images)?;
-    let gateway = match options.gateway {
-        Some(gateway) => gateway,
-        None => DEFAULT_GATEWAY.parse().expect("a constant address is one"),
-    };
-    let data_plane = DataPlane::new(&paths, gateway);
+    let data_plane = DataPlane::new(&paths, options.gateway);
     engine.adopt_all().await?;
     tokio::spawn(data_plane.clone().feed(engine.clone()));
     let app: App = Arc::new(AppState {

@@ -82,48 +82,15 @@ pub(crate) fn inspect(engine: &Engine, record: &Record, exec_ids: Vec<String>) -
     let mut host = body.host_config.clone().unwrap_or_default();
     complete_host(&mut host, record);
     let args = &record.config.process.args;
-    let health = record.config.health.as_ref().map(|_| {
-        let log: Vec<Value> = record
-            .health
-            .probes
-            .iter()
-            .map(|probe| {
-                json!({
-                    "Start": rfc3339(Some(probe.started_at)),
-                    "End": rfc3339(Some(probe.ended_at)),
-                    "ExitCode": probe.exit_code,
-                    "Output": probe.output,
-                })
-            })
-            .collect();
-        json!({
-            "Status": health_word(record.health.status),
-            "FailingStreak": record.health.failing_streak,
-            "Log": log,
-        })
-    });
-    let first = record.attachments.first().map(|attachment| &attachment.endpoint);
-    let exposed: BTreeMap<String, Value> =
-        record.config.exposed.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
+    let lower: Vec<String> =
+        record.config.layers.iter().map(|layer| layer.display().to_string()).collect();
+    let upper = engine.writable_dir(&record.id).join("upper");
     json!({
         "Id": record.id,
         "Created": rfc3339(Some(record.created_at)),
         "Path": args.first(),
         "Args": args.get(1..).unwrap_or_default(),
-        "State": {
-            "Status": state_word(record.state),
-            "Running": record.state.is_running() || record.state == State::Restarting,
-            "Paused": record.state == State::Paused,
-            "Restarting": record.state == State::Restarting,
-            "OOMKilled": record.exit.is_some_and(|exit| exit.oom_killed),
-            "Dead": record.state == State::Dead,
-            "Pid": record.pid.unwrap_or(0),
-            "ExitCode": record.exit_code(),
-            "Error": record.error.clone().unwrap_or_default(),
-            "StartedAt": rfc3339(record.started_at),
-            "FinishedAt": rfc3339(record.finished_at),
-            "Health": health,
-        },
+        "State": state(record),
         "Image": record.config.image_id,
         "ResolvConfPath": "",
         "HostnamePath": "",
@@ -140,45 +107,96 @@ pub(crate) fn inspect(engine: &Engine, record: &Record, exec_ids: Vec<String>) -
         "HostConfig": host,
         "GraphDriver": {
             "Name": "overlay2",
-            "Data": {
-                "UpperDir": engine.writable_dir(&record.id).join("upper"),
-                "LowerDir": record.config.layers.iter().map(|layer| layer.display().to_string()).collect::<Vec<_>>().join(":"),
-            },
+            "Data": { "UpperDir": upper, "LowerDir": lower.join(":") },
         },
         "Mounts": mounts(record, Some(engine)),
-        "Config": {
-            "Hostname": record.config.hostname.clone().unwrap_or_else(|| record.short_id().to_owned()),
-            "Domainname": body.domainname.clone().unwrap_or_default(),
-            "User": record.config.process.user,
-            "AttachStdin": body.attach_stdin.unwrap_or(false),
-            "AttachStdout": body.attach_stdout.unwrap_or(false),
-            "AttachStderr": body.attach_stderr.unwrap_or(false),
-            "ExposedPorts": exposed,
-            "Tty": record.config.process.terminal.is_some(),
-            "OpenStdin": record.config.process.stdin,
-            "StdinOnce": body.stdin_once.unwrap_or(false),
-            "Env": record.config.process.env,
-            "Cmd": body.cmd,
-            "Healthcheck": body.healthcheck,
-            "Image": record.config.image,
-            "Volumes": body.volumes,
-            "WorkingDir": record.config.process.cwd,
-            "Entrypoint": body.entrypoint,
-            "OnBuild": null,
-            "Labels": record.config.labels,
-            "StopSignal": record.config.stop_signal.to_string(),
-            "StopTimeout": record.config.stop_timeout.as_secs(),
-        },
-        "NetworkSettings": {
-            "Bridge": "",
-            "SandboxID": "",
-            "Ports": port_map(record),
-            "Gateway": first.map(|endpoint| endpoint.gateway.to_string()).unwrap_or_default(),
-            "IPAddress": first.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
-            "IPPrefixLen": first.map_or(0, |endpoint| endpoint.prefix_length),
-            "MacAddress": first.map(|endpoint| mac_text(endpoint.mac)).unwrap_or_default(),
-            "Networks": networks(record),
-        },
+        "Config": config(&body, record),
+        "NetworkSettings": network_settings(record),
+    })
+}
+
+fn state(record: &Record) -> Value {
+    json!({
+        "Status": state_word(record.state),
+        "Running": record.state.is_running() || record.state == State::Restarting,
+        "Paused": record.state == State::Paused,
+        "Restarting": record.state == State::Restarting,
+        "OOMKilled": record.exit.is_some_and(|exit| exit.oom_killed),
+        "Dead": record.state == State::Dead,
+        "Pid": record.pid.unwrap_or(0),
+        "ExitCode": record.exit_code(),
+        "Error": record.error.clone().unwrap_or_default(),
+        "StartedAt": rfc3339(record.started_at),
+        "FinishedAt": rfc3339(record.finished_at),
+        "Health": health(record),
+    })
+}
+
+/// `null` where there is no health check.
+fn health(record: &Record) -> Value {
+    if record.config.health.is_none() {
+        return Value::Null;
+    }
+    let log: Vec<Value> = record
+        .health
+        .probes
+        .iter()
+        .map(|probe| {
+            json!({
+                "Start": rfc3339(Some(probe.started_at)),
+                "End": rfc3339(Some(probe.ended_at)),
+                "ExitCode": probe.exit_code,
+                "Output": probe.output,
+            })
+        })
+        .collect();
+    json!({
+        "Status": health_word(record.health.status),
+        "FailingStreak": record.health.failing_streak,
+        "Log": log,
+    })
+}
+
+fn config(body: &ContainerCreateBody, record: &Record) -> Value {
+    let exposed: BTreeMap<String, Value> =
+        record.config.exposed.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
+    let hostname = record.config.hostname.as_deref().unwrap_or_else(|| record.short_id());
+    json!({
+        "Hostname": hostname,
+        "Domainname": body.domainname.clone().unwrap_or_default(),
+        "User": record.config.process.user,
+        "AttachStdin": body.attach_stdin.unwrap_or(false),
+        "AttachStdout": body.attach_stdout.unwrap_or(false),
+        "AttachStderr": body.attach_stderr.unwrap_or(false),
+        "ExposedPorts": exposed,
+        "Tty": record.config.process.terminal.is_some(),
+        "OpenStdin": record.config.process.stdin,
+        "StdinOnce": body.stdin_once.unwrap_or(false),
+        "Env": record.config.process.env,
+        "Cmd": body.cmd,
+        "Healthcheck": body.healthcheck,
+        "Image": record.config.image,
+        "Volumes": body.volumes,
+        "WorkingDir": record.config.process.cwd,
+        "Entrypoint": body.entrypoint,
+        "OnBuild": null,
+        "Labels": record.config.labels,
+        "StopSignal": record.config.stop_signal.to_string(),
+        "StopTimeout": record.config.stop_timeout.as_secs(),
+    })
+}
+
+fn network_settings(record: &Record) -> Value {
+    let first = record.attachments.first().map(|attachment| &attachment.endpoint);
+    json!({
+        "Bridge": "",
+        "SandboxID": "",
+        "Ports": port_map(record),
+        "Gateway": first.map(|endpoint| endpoint.gateway.to_string()).unwrap_or_default(),
+        "IPAddress": first.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
+        "IPPrefixLen": first.map_or(0, |endpoint| endpoint.prefix_length),
+        "MacAddress": first.map(|endpoint| mac_text(endpoint.mac)).unwrap_or_default(),
+        "Networks": networks(record),
     })
 }
 

@@ -28,12 +28,12 @@ pub(crate) struct DataPlane {
 
 struct Inner {
     directory: PathBuf,
-    gateway: SocketAddr,
+    gateway: Option<SocketAddr>,
     applied: watch::Sender<Applied>,
 }
 
 impl DataPlane {
-    pub(crate) fn new(paths: &Paths, gateway: SocketAddr) -> Self {
+    pub(crate) fn new(paths: &Paths, gateway: Option<SocketAddr>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 directory: paths.data_plane(),
@@ -78,8 +78,9 @@ impl DataPlane {
         self.inner.applied.borrow().clone()
     }
 
-    pub(crate) fn gateway(&self) -> SocketAddr {
-        self.now().gateway.unwrap_or(self.inner.gateway)
+    /// Where the gateway listens, or should.
+    pub(crate) fn gateway(&self) -> Option<SocketAddr> {
+        self.now().gateway.or(self.inner.gateway)
     }
 
     /// Ends the data plane.
@@ -100,8 +101,7 @@ impl DataPlane {
 
     async fn push(&self, engine: &Engine, revision: u64) -> Result<Applied> {
         let topology = engine.topology();
-        let upstream = bulkhead_network::dns::host_resolvers();
-        let snapshot = snapshot(revision, self.inner.gateway, &topology, upstream);
+        let snapshot = snapshot(revision, self.inner.gateway, &topology);
         let path = self.inner.directory.join(SNAPSHOT_FILE);
         let text = serde_json::to_vec(&snapshot)
             .map_err(|error| Error::host("encode the snapshot").with_source(error))?;

@@ -28,6 +28,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         tracing::error!("the data plane is started by the daemon, with a directory");
         return ExitCode::from(125);
     };
+    if let Err(error) = raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let served = runtime
         .map_err(|error| Error::host("start the data plane's threads").with_source(error))
@@ -39,6 +42,14 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             ExitCode::from(125)
         }
     }
+}
+
+/// A proxy needs two descriptors a connection: the soft limit is often 1024.
+fn raise_descriptor_limit() -> std::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(())
 }
 
 struct Plane {
@@ -122,9 +133,12 @@ impl Plane {
         self.routes.send_replace(Arc::new(snapshot.routes));
         self.zones.send_replace(Arc::new(snapshot.dns));
         self.dns.wait_for(snapshot.revision).await;
-        let (gateway, gateway_error) = match self.listen(snapshot.gateway).await {
-            Ok(address) => (Some(address), None),
-            Err(error) => (None, Some(error.to_string())),
+        let (gateway, gateway_error) = match snapshot.gateway {
+            None => (None, None),
+            Some(address) => match self.listen(address).await {
+                Ok(address) => (Some(address), None),
+                Err(error) => (None, Some(error.to_string())),
+            },
         };
         Ok(Applied { revision: snapshot.revision, pid: std::process::id(), gateway, gateway_error })
     }
@@ -136,7 +150,8 @@ impl Plane {
             return Ok(address);
         }
         let log = AccessLog::open(AccessLogSettings::new(self.directory.join("access.log")))?;
-        let gateway = Gateway::bind(address, self.routes.subscribe(), log)?;
+        let gateway = Gateway::bind(address, self.routes.subscribe(), log)
+            .map_err(|error| name_owner(error, address))?;
         let bound = gateway.local_address();
         *running = Some(bound);
         let stop = Arc::clone(&self.stop);
@@ -144,5 +159,17 @@ impl Plane {
             gateway.run(async move { stop.notified().await }).await;
         });
         Ok(bound)
+    }
+}
+
+/// Says who has the gateway's address, if it is taken.
+fn name_owner(error: Error, address: SocketAddr) -> Error {
+    let SocketAddr::V4(v4) = address else { return error };
+    let owner = bulkhead_network::port_owner(*v4.ip(), v4.port(), bulkhead_network::Protocol::Tcp);
+    match owner {
+        Some((pid, name)) => Error::conflict(format!(
+            "port {address} of the gateway is in use by {name} (process {pid}): end it, or start the daemon with --gateway ADDRESS"
+        )),
+        None => error,
     }
 }

@@ -16,7 +16,8 @@ const PORT_LABEL: &str = "bulkhead.http.port";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     pub revision: u64,
-    pub gateway: SocketAddr,
+    /// Where the gateway listens; `None` for no gateway.
+    pub gateway: Option<SocketAddr>,
     pub routes: RouteTable,
     pub dns: DnsConfig,
 }
@@ -33,15 +34,14 @@ pub(crate) struct Applied {
 
 pub(crate) fn snapshot(
     revision: u64,
-    gateway: SocketAddr,
+    gateway: Option<SocketAddr>,
     topology: &Topology,
-    upstream: Vec<SocketAddr>,
 ) -> Snapshot {
     Snapshot {
         revision,
         gateway,
         routes: RouteTable { routes: routes(topology) },
-        dns: DnsConfig { revision, zones: zones(topology), upstream },
+        dns: DnsConfig { revision, zones: zones(topology), ..DnsConfig::default() },
     }
 }
 

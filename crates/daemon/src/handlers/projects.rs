@@ -219,7 +219,8 @@ async fn service_status(app: &App, name: String, desired: u32, records: &[Record
         start_milliseconds: sandboxes.iter().filter_map(|s| s.start_milliseconds).max(),
         ready_milliseconds: sandboxes.iter().filter_map(|s| s.ready_milliseconds).max(),
         urls: first
-            .map(|record| gateway_urls(record, app.data_plane.gateway()))
+            .zip(app.data_plane.gateway())
+            .map(|(record, gateway)| gateway_urls(record, gateway))
             .unwrap_or_default(),
         ports: records.iter().flat_map(|record| record.ports.iter().map(port_text)).collect(),
         sandboxes,
