@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use bulkhead_api::Client;
-use bulkhead_api::client::{BodySender, BuildOptions, body_channel};
+use bulkhead_api::client::{BodyReceiver, BodySender, BuildOptions, body_channel};
 use bulkhead_compose::{Project, Service};
 
 use crate::convert::image_name;
@@ -54,11 +54,25 @@ impl Plan {
     }
 }
 
+/// Who sees the progress of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// The user, line by line.
+    User,
+    /// Nobody for longer than a moment: if the build fails, its last lines go with the failure.
+    Nobody,
+}
+
 /// Builds the image and gives its id. `show` gets each line of the progress.
 ///
 /// # Errors
-/// What is wrong with context or Dockerfile; a step that failed, with its last lines.
-pub async fn build(client: &Client, plan: &Plan, mut show: impl FnMut(&str)) -> Result<String> {
+/// What is wrong with context or Dockerfile; a step that failed.
+pub async fn build(
+    client: &Client,
+    plan: &Plan,
+    audience: Audience,
+    mut show: impl FnMut(&str),
+) -> Result<String> {
     let text_file = match &plan.dockerfile_text {
         Some(text) => Some(TextFile::new(text)?),
         None => None,
@@ -81,7 +95,7 @@ pub async fn build(client: &Client, plan: &Plan, mut show: impl FnMut(&str)) -> 
     let (sender, receiver) = body_channel();
     let context = plan.context.clone();
     let packing = tokio::task::spawn_blocking(move || pack(&context, &dockerfile, &sender));
-    let built = read_progress(client, &options, receiver, &mut show).await;
+    let built = read_progress(client, &options, receiver, audience, &mut show).await;
     // A context that cannot be read breaks the request off; why it cannot is what to say.
     match packing.await {
         Ok(Err(failure)) => Err(failure),
@@ -92,7 +106,8 @@ pub async fn build(client: &Client, plan: &Plan, mut show: impl FnMut(&str)) -> 
 async fn read_progress(
     client: &Client,
     options: &BuildOptions,
-    context: bulkhead_api::client::BodyReceiver,
+    context: BodyReceiver,
+    audience: Audience,
     show: &mut impl FnMut(&str),
 ) -> Result<String> {
     let mut progress = client.build_image(options, context).await?;
@@ -131,7 +146,9 @@ async fn read_progress(
             }
             if !line.trim().is_empty() {
                 show(line);
-                last_lines.push_back(line.to_owned());
+                if audience == Audience::Nobody {
+                    last_lines.push_back(line.to_owned());
+                }
                 if last_lines.len() > SHOWN_ON_FAILURE {
                     last_lines.pop_front();
                 }

@@ -14,6 +14,8 @@ pub struct Paths {
     pub socket_is_ours: bool,
     /// Directory of `daemon.log` and `state.db`.
     pub state: PathBuf,
+    /// From `BULKHEAD_CACHE`: outranks `root` for the caches.
+    pub cache: Option<PathBuf>,
 }
 
 impl Paths {
@@ -50,6 +52,7 @@ impl Paths {
             root,
             socket,
             state,
+            cache: None,
         })
     }
 

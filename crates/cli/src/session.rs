@@ -32,11 +32,12 @@ impl Session {
     pub fn new(globals: Globals) -> Result<Self> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let environment = variable("BULKHEAD_HOST").or_else(|| variable("DOCKER_HOST"));
-        let paths = Paths::resolve(
+        let mut paths = Paths::resolve(
             globals.root.clone(),
             globals.host.as_deref(),
             environment.as_deref(),
         )?;
+        paths.cache = variable("BULKHEAD_CACHE").map(Into::into);
         Ok(Self {
             globals,
             paths,

@@ -2,9 +2,10 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bulkhead_compose::Project;
 use clap::Args;
 
-use crate::build::{self, Plan};
+use crate::build::{self, Audience, Plan};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::project;
@@ -48,9 +49,16 @@ pub struct Build {
 }
 
 pub async fn run(session: &Session, arguments: Build) -> Result<u8> {
-    match context_of(&arguments)? {
-        Some(context) => one_image(session, &arguments, &context).await,
-        None => services(session, &arguments).await,
+    if let Some(context) = context_of(&arguments)? {
+        return one_image(session, &arguments, &context).await;
+    }
+    match (session.project()?, arguments.operands.as_slice()) {
+        (Some(project), _) => services(session, &arguments, project).await,
+        (None, [path]) if Path::new(path).is_dir() => one_image(session, &arguments, path).await,
+        (None, _) => Err(Failure::new(
+            "nothing to build: give the PATH of a build context, or run the command where a \
+             Compose file is",
+        )),
     }
 }
 
@@ -96,7 +104,12 @@ async fn one_image(session: &Session, arguments: &Build, context: &str) -> Resul
     };
     let quiet = arguments.quiet || arguments.progress == "quiet";
     let client = session.client().await?;
-    let id = build::build(client, &plan, |line| {
+    let audience = if quiet {
+        Audience::Nobody
+    } else {
+        Audience::User
+    };
+    let id = build::build(client, &plan, audience, |line| {
         if !quiet {
             output::note(line);
         }
@@ -112,11 +125,14 @@ async fn one_image(session: &Session, arguments: &Build, context: &str) -> Resul
     Ok(0)
 }
 
-async fn services(session: &Session, arguments: &Build) -> Result<u8> {
-    let mut loaded = session.require_project()?;
+async fn services(session: &Session, arguments: &Build, mut loaded: Project) -> Result<u8> {
     project::enable(&mut loaded, &arguments.operands)?;
     let client = session.client().await?;
     let given = build_arguments(&arguments.arguments)?;
+    let audience = match arguments.quiet {
+        true => Audience::Nobody,
+        false => Audience::User,
+    };
     let mut built = 0;
     for service in loaded.services.values() {
         if !arguments.operands.is_empty() && !arguments.operands.contains(&service.name) {
@@ -130,7 +146,7 @@ async fn services(session: &Session, arguments: &Build) -> Result<u8> {
         if arguments.target.is_some() {
             plan.target = arguments.target.clone();
         }
-        let id = build::build(client, &plan, |line| {
+        let id = build::build(client, &plan, audience, |line| {
             if !arguments.quiet {
                 output::note(format!("{}: {line}", service.name));
             }

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,17 +15,12 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub struct Daemon {
-    /// Go on in the background
-    #[arg(long)]
+    /// Leave the session of the caller, as a daemon that a command has started does
+    #[arg(long, hide = true)]
     detach: bool,
-    /// Address of the gateway; none for no gateway
-    #[arg(
-        long,
-        env = "BULKHEAD_GATEWAY",
-        default_value = "127.0.0.1:8080",
-        value_name = "ADDRESS"
-    )]
-    gateway: String,
+    /// Address of the gateway, 127.0.0.1:8080 if not given
+    #[arg(long, env = "BULKHEAD_GATEWAY", value_name = "ADDRESS")]
+    gateway: Option<SocketAddr>,
     /// Directory of the caches (images, guest kernel)
     #[arg(long, env = "BULKHEAD_CACHE", value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -49,18 +45,10 @@ impl Daemon {
 }
 
 pub fn run(session: &Session, arguments: Daemon) -> Result<u8> {
-    let gateway = match arguments.gateway.as_str() {
-        "none" | "" => None,
-        address => Some(address.parse().map_err(|_| {
-            Failure::new(format!(
-                "--gateway {address}: no address; write it as 127.0.0.1:8080, or none"
-            ))
-        })?),
-    };
     entry::daemon(DaemonOptions {
         root: session.paths.root.clone(),
         detach: arguments.detach,
-        gateway,
+        gateway: arguments.gateway,
         cache: arguments.cache,
     })
 }

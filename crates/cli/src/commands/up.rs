@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::LateGlobals;
-use crate::build::{self, Plan};
+use crate::build::{self, Audience, Plan};
 use crate::convert::{image_name, project_spec};
 use crate::failure::{Failure, Result};
 use crate::logs;
@@ -210,7 +210,11 @@ async fn build_one(
     };
     progress.event(&event(Stage::Building, None));
     let look = Look::of_stderr();
-    let built = build::build(client, plan, |line| {
+    let audience = match look.terminal || progress.is_quiet() {
+        true => Audience::Nobody,
+        false => Audience::User,
+    };
+    let built = build::build(client, plan, audience, |line| {
         if look.terminal {
             progress.event(&event(Stage::Building, Some(line.trim())));
         } else if !progress.is_quiet() {
