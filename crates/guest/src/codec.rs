@@ -81,6 +81,16 @@ impl Wire for String {
     }
 }
 
+impl<T: Wire> Wire for Box<T> {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        T::encode(self, bytes);
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Malformed> {
+        T::decode(bytes).map(Box::new)
+    }
+}
+
 impl<T: Wire> Wire for Vec<T> {
     fn encode(&self, bytes: &mut Vec<u8>) {
         (self.len() as u32).encode(bytes);

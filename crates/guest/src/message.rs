@@ -53,7 +53,7 @@ pub enum Message {
         version: u32,
     },
     Configure {
-        configuration: Configuration,
+        configuration: Box<Configuration>,
     },
     Configured {
         reply: Reply,
@@ -218,6 +218,12 @@ pub enum Request {
     Stats {},
     /// Writes all that is in memory to the disks.
     Sync {},
+    /// Changes the workload's limits; what is `None` stays.
+    Limit {
+        memory: Option<u64>,
+        cpu_millis: Option<u64>,
+        pids: Option<u64>,
+    },
 }
 
 wire_enum!(Request {
@@ -227,6 +233,7 @@ wire_enum!(Request {
     4 => Resize { process, size },
     5 => Stats {},
     6 => Sync {},
+    7 => Limit { memory, cpu_millis, pids },
 });
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,5 @@
 //! What a peer may send without harm: anything.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;

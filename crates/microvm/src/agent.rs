@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,6 +34,10 @@ const KILLED: ExitStatus = ExitStatus {
 
 /// A software-emulated guest on a machine that is overloaded still boots in this time.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A guest that works answers within milliseconds; one that starts a program from a slow disk on a
+/// busy machine may take longer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The host's ends of a process's streams; none of them blocks.
 #[derive(Debug, Default)]
@@ -155,11 +159,24 @@ impl Agent {
         }
     }
 
-    /// Asks the guest and waits for its answer.
+    /// Asks the guest and waits for its answer, for as long as a guest that works may take.
     pub(crate) fn request(
         &self,
         request: Request,
         streams: Option<(u32, Streams)>,
+    ) -> Result<Reply> {
+        self.request_within(request, streams, ANSWER_TIMEOUT)
+    }
+
+    /// Asks the guest and waits for its answer for at most this time.
+    ///
+    /// # Errors
+    /// The guest's own; `Conflict` if it has ended; `Channel` if it does not answer.
+    pub(crate) fn request_within(
+        &self,
+        request: Request,
+        streams: Option<(u32, Streams)>,
+        timeout: Duration,
     ) -> Result<Reply> {
         let (answer, reply) = sync_channel(1);
         let command = Command::Request {
@@ -173,20 +190,15 @@ impl Agent {
         };
         self.commands.send(command).map_err(|_| gone())?;
         self.wake();
-        reply.recv().map_err(|_| gone())?
-    }
-
-    /// Asks the guest and waits for its answer for at most this time.
-    pub(crate) fn request_within(&self, request: Request, timeout: Duration) -> Option<Reply> {
-        let (answer, reply) = sync_channel(1);
-        let command = Command::Request {
-            request,
-            streams: None,
-            answer,
-        };
-        self.commands.send(command).ok()?;
-        self.wake();
-        reply.recv_timeout(timeout).ok()?.ok()
+        match reply.recv_timeout(timeout) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+            Err(RecvTimeoutError::Timeout) => Err(Error::channel(format!(
+                "the guest did not answer within {} s",
+                timeout.as_secs()
+            ))
+            .retryable()),
+        }
     }
 
     /// Waits until the process has ended; all have when the guest has.
@@ -309,7 +321,9 @@ impl Loop {
         self.add_sinks(WORKLOAD, &mut streams);
         let stdin = streams.stdin.take();
         self.channel.send(&Message::Hello { version: VERSION });
-        self.channel.send(&Message::Configure { configuration });
+        self.channel.send(&Message::Configure {
+            configuration: Box::new(configuration),
+        });
         let result = self.serve(stdin);
         // Nothing that the monitor said before its end is lost.
         let _ = self.process.kill();

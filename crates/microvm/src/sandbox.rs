@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bulkhead_guest::{Reply, Request, WORKLOAD};
 use bulkhead_model::{
-    ByteSize, Error, Exec, ExitStatus, Kind, Pause, Process, ProcessIo, ProcessSpec, Result,
-    Sandbox, Stats, StatsSource, TerminalSize,
+    ByteSize, Error, ErrorKind, Exec, ExitStatus, Kind, Pause, Process, ProcessIo, ProcessSpec,
+    Resources, Result, Sandbox, Stats, StatsSource, TerminalSize, Update,
 };
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -21,13 +21,24 @@ use crate::usage;
 /// How long a reading waits for the guest's part of it.
 const STATS_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long a guest has to kill its workload before it is killed itself.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+const SIGKILL: i32 = 9;
+
+/// The numbers that Linux gives signals.
+const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
+
 /// A micro VM that boots or runs.
 pub(crate) struct MicroVm {
     agent: Arc<Agent>,
     io: Mutex<Option<ProcessIo>>,
     next_process: AtomicU32,
-    memory_limit: ByteSize,
-    is_paused: AtomicBool,
+    /// Bytes that the guest was started with, for its workload.
+    memory: ByteSize,
+    /// Bytes that the workload may use now.
+    memory_limit: AtomicU64,
+    is_paused: Arc<AtomicBool>,
     /// As the guest last told it.
     process_count: AtomicU64,
     /// Files to remove with the sandbox.
@@ -35,18 +46,14 @@ pub(crate) struct MicroVm {
 }
 
 impl MicroVm {
-    pub(crate) fn new(
-        agent: Agent,
-        io: ProcessIo,
-        memory_limit: ByteSize,
-        traces: Vec<PathBuf>,
-    ) -> Self {
+    pub(crate) fn new(agent: Agent, io: ProcessIo, memory: ByteSize, traces: Vec<PathBuf>) -> Self {
         Self {
             agent: Arc::new(agent),
             io: Mutex::new(Some(io)),
             next_process: AtomicU32::new(WORKLOAD + 1),
-            memory_limit,
-            is_paused: AtomicBool::new(false),
+            memory,
+            memory_limit: AtomicU64::new(memory.bytes()),
+            is_paused: Arc::default(),
             process_count: AtomicU64::new(1),
             traces,
         }
@@ -75,11 +82,14 @@ impl Sandbox for MicroVm {
     }
 
     fn signal(&self, signal: i32) -> Result<()> {
-        signal_process(&self.agent, WORKLOAD, signal)
+        if signal == SIGKILL && !self.agent.has_exited(WORKLOAD) {
+            return self.kill_workload();
+        }
+        signal_process(&self.agent, &self.is_paused, WORKLOAD, signal)
     }
 
     fn resize(&self, size: TerminalSize) -> Result<()> {
-        resize_process(&self.agent, WORKLOAD, size)
+        resize_process(&self.agent, &self.is_paused, WORKLOAD, size)
     }
 
     fn wait(&self) -> Result<ExitStatus> {
@@ -116,6 +126,31 @@ impl Sandbox for MicroVm {
     fn pause(&self) -> Option<&dyn Pause> {
         Some(self)
     }
+
+    fn update(&self) -> Option<&dyn Update> {
+        Some(self)
+    }
+}
+
+impl MicroVm {
+    /// Nothing that a guest does or omits saves its workload from this.
+    fn kill_workload(&self) -> Result<()> {
+        if self.is_paused.load(Ordering::Relaxed) {
+            self.resume()?;
+        }
+        let request = Request::Signal {
+            process: WORKLOAD,
+            signal: SIGKILL,
+        };
+        match self.agent.request_within(request, None, KILL_TIMEOUT) {
+            Err(error) if error.kind() == ErrorKind::Channel => {
+                tracing::warn!(%error, "a guest is killed with its workload");
+                self.agent.kill();
+                Ok(())
+            }
+            result => result.map(drop),
+        }
+    }
 }
 
 impl StatsSource for MicroVm {
@@ -124,13 +159,15 @@ impl StatsSource for MicroVm {
         let mut stats = usage::of_process(self.agent.monitor_pid)
             .map_err(|error| Error::conflict("the micro VM is not running").with_source(error))?;
         if !self.is_paused.load(Ordering::Relaxed)
-            && let Some(Reply::Stats { pids, .. }) =
-                self.agent.request_within(Request::Stats {}, STATS_TIMEOUT)
+            && let Ok(Reply::Stats { pids, .. }) =
+                self.agent
+                    .request_within(Request::Stats {}, None, STATS_TIMEOUT)
         {
             self.process_count.store(pids, Ordering::Relaxed);
         }
         stats.pids = self.process_count.load(Ordering::Relaxed);
-        stats.memory_limit = Some(self.memory_limit);
+        let limit = self.memory_limit.load(Ordering::Relaxed);
+        stats.memory_limit = Some(ByteSize(limit));
         Ok(stats)
     }
 }
@@ -142,6 +179,7 @@ impl Exec for MicroVm {
                 "the sandbox is not running: its workload has ended",
             ));
         }
+        refuse_if_paused(&self.is_paused)?;
         let (streams, io) = make_streams(process)?;
         let number = self.next_process.fetch_add(1, Ordering::Relaxed);
         let request = Request::Exec {
@@ -154,6 +192,7 @@ impl Exec for MicroVm {
         };
         let process = GuestProcess {
             agent: self.agent.clone(),
+            is_paused: self.is_paused.clone(),
             number,
             pid,
         };
@@ -163,14 +202,47 @@ impl Exec for MicroVm {
 
 impl Pause for MicroVm {
     fn pause(&self) -> Result<()> {
-        self.agent.control().pause()?;
+        let mut control = self.agent.control();
+        refuse_if_paused(&self.is_paused)?;
+        control.pause()?;
         self.is_paused.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     fn resume(&self) -> Result<()> {
-        self.agent.control().resume()?;
+        let mut control = self.agent.control();
+        if !self.is_paused.load(Ordering::Relaxed) {
+            return Err(Error::conflict("the sandbox is not paused"));
+        }
+        control.resume()?;
         self.is_paused.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Update for MicroVm {
+    /// # Errors
+    /// `Unsupported` for more memory than the guest was started with.
+    fn update(&self, resources: &Resources) -> Result<()> {
+        refuse_if_paused(&self.is_paused)?;
+        if let Some(memory) = resources.memory
+            && memory > self.memory
+        {
+            return Err(Error::unsupported(format!(
+                "a running micro VM's memory cannot grow above the {} that it was started with: \
+                 stop it and start it anew",
+                self.memory
+            )));
+        }
+        let request = Request::Limit {
+            memory: resources.memory.map(ByteSize::bytes),
+            cpu_millis: resources.cpu_millis,
+            pids: resources.pids,
+        };
+        self.agent.request(request, None)?;
+        if let Some(memory) = resources.memory {
+            self.memory_limit.store(memory.bytes(), Ordering::Relaxed);
+        }
         Ok(())
     }
 }
@@ -178,6 +250,7 @@ impl Pause for MicroVm {
 /// A process that was started beside the workload.
 struct GuestProcess {
     agent: Arc<Agent>,
+    is_paused: Arc<AtomicBool>,
     number: u32,
     pid: u32,
 }
@@ -188,11 +261,11 @@ impl Process for GuestProcess {
     }
 
     fn signal(&self, signal: i32) -> Result<()> {
-        signal_process(&self.agent, self.number, signal)
+        signal_process(&self.agent, &self.is_paused, self.number, signal)
     }
 
     fn resize(&self, size: TerminalSize) -> Result<()> {
-        resize_process(&self.agent, self.number, size)
+        resize_process(&self.agent, &self.is_paused, self.number, size)
     }
 
     fn wait(&self) -> Result<ExitStatus> {
@@ -200,19 +273,37 @@ impl Process for GuestProcess {
     }
 }
 
-fn signal_process(agent: &Agent, process: u32, signal: i32) -> Result<()> {
+fn signal_process(agent: &Agent, is_paused: &AtomicBool, process: u32, signal: i32) -> Result<()> {
+    if !SIGNALS.contains(&signal) {
+        return Err(Error::invalid(format!("there is no signal {signal}")));
+    }
     if agent.has_exited(process) {
         return Err(Error::conflict("the process has ended"));
     }
+    refuse_if_paused(is_paused)?;
     agent
         .request(Request::Signal { process, signal }, None)
         .map(drop)
 }
 
-fn resize_process(agent: &Agent, process: u32, size: TerminalSize) -> Result<()> {
+fn resize_process(
+    agent: &Agent,
+    is_paused: &AtomicBool,
+    process: u32,
+    size: TerminalSize,
+) -> Result<()> {
+    refuse_if_paused(is_paused)?;
     agent
         .request(Request::Resize { process, size }, None)
         .map(drop)
+}
+
+/// A guest that stands still answers nothing.
+fn refuse_if_paused(is_paused: &AtomicBool) -> Result<()> {
+    if is_paused.load(Ordering::Relaxed) {
+        return Err(Error::conflict("the sandbox is paused: resume it first"));
+    }
+    Ok(())
 }
 
 fn unexpected(reply: &Reply) -> Error {

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     });
     let host = host::SCENARIOS
         .iter()
-        .map(|(name, scenario)| trial(&format!("host::{name}"), move |guests| scenario(guests)));
+        .map(|(name, scenario)| trial(&format!("host::{name}"), *scenario));
     let trials = shared.chain(host).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -18,22 +18,34 @@ pub fn prepare(configuration: &Configuration) -> Result<()> {
     };
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     mount("cgroup2", MOUNT, "cgroup2", flags, None).map_err(|errno| failed(errno.into()))?;
-    let write = |name: &str, value: String| {
-        fs::write(Path::new(WORKLOAD).join(name), value).map_err(failed)
-    };
     fs::write(
         "/sys/fs/cgroup/cgroup.subtree_control",
         "+memory +cpu +pids",
     )
     .map_err(failed)?;
     fs::create_dir(WORKLOAD).map_err(failed)?;
-    if let Some(bytes) = configuration.memory_limit {
+    limit(
+        configuration.memory_limit,
+        configuration.cpu_millis,
+        configuration.pids_limit,
+    )
+}
+
+/// Sets the limits that are given, in bytes, thousandths of a CPU and processes.
+pub fn limit(memory: Option<u64>, cpu_millis: Option<u64>, pids: Option<u64>) -> Result<()> {
+    let write = |name: &str, value: String| {
+        fs::write(Path::new(WORKLOAD).join(name), value).map_err(|error| {
+            Error::host(format!("set {name} of the workload in the guest")).with_source(error)
+        })
+    };
+    if let Some(bytes) = memory {
         write("memory.max", bytes.to_string())?;
     }
-    if let Some(millis) = configuration.cpu_millis {
+    if let Some(millis) = cpu_millis {
+        // The kernel takes no quota below a millisecond.
         write("cpu.max", format!("{} 100000", (millis * 100).max(1000)))?;
     }
-    if let Some(limit) = configuration.pids_limit {
+    if let Some(limit) = pids {
         write("pids.max", limit.to_string())?;
     }
     Ok(())

@@ -74,7 +74,7 @@ struct Running {
 
 struct Agent {
     channel: Channel,
-    configuration: Option<Configuration>,
+    configuration: Option<Box<Configuration>>,
     /// By the number that the supervisor gave them.
     processes: BTreeMap<u32, Running>,
     started: bool,
@@ -147,6 +147,11 @@ impl Agent {
                 Ok(Reply::Done {})
             }
             Request::Stats {} => Ok(cgroup::stats()),
+            Request::Limit {
+                memory,
+                cpu_millis,
+                pids,
+            } => cgroup::limit(memory, cpu_millis, pids).map(|()| Reply::Done {}),
             Request::Sync {} => {
                 rustix::fs::sync();
                 Ok(Reply::Done {})
