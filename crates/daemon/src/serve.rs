@@ -45,6 +45,7 @@ pub fn main(options: Options) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(crate::log_filter())
         .with_writer(std::io::stderr)
+        .with_ansi(false)
         .init();
     if options.detach
         && let Err(error) = rustix::process::setsid()

@@ -49,6 +49,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("BULKHEAD_LOG"))
         .with_writer(std::io::stderr)
+        .with_ansi(false)
         .init();
     let Some(run_dir) = arguments.first().map(PathBuf::from) else {
         tracing::error!("the supervisor is started by the daemon, with a run directory");

@@ -39,7 +39,7 @@ pub(crate) fn summary(record: &Record) -> Value {
         "Labels": record.config.labels,
         "State": state_word(record.state),
         "Status": status_text(record),
-        "HostConfig": { "NetworkMode": network_mode(record), "Annotations": { "bulkhead.kind": record.config.kind.to_string() } },
+        "HostConfig": { "NetworkMode": network_mode(record), "Annotations": { "bulkhead.runtime": record.config.kind.to_string() } },
         "NetworkSettings": { "Networks": networks(record) },
         "Mounts": mounts(record, None),
     })

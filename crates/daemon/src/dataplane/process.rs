@@ -23,6 +23,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(crate::log_filter())
         .with_writer(std::io::stderr)
+        .with_ansi(false)
         .init();
     let Some(directory) = arguments.first().map(PathBuf::from) else {
         tracing::error!("the data plane is started by the daemon, with a directory");

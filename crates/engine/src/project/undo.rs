@@ -30,6 +30,11 @@ impl Journal {
         lock(&self.steps).push(step);
     }
 
+    /// Whether a sandbox only waits for its successor to stand.
+    pub(super) fn is_set_aside(&self, sandbox: &str) -> bool {
+        lock(&self.steps).iter().any(|step| matches!(step, Step::SetAside { id, .. } if id == sandbox))
+    }
+
     /// Makes undone what was done, the last first.
     pub(super) async fn undo(self: &Arc<Self>, engine: &Engine) {
         let steps = std::mem::take(&mut *lock(&self.steps));

@@ -347,7 +347,9 @@ impl Up {
     fn replicas_of(&self, service: &str) -> Vec<Record> {
         let mut records = self.engine.list();
         records.retain(|record| {
-            record.is_replica_of(&self.plan.name, service) && record.state != State::Dead
+            record.is_replica_of(&self.plan.name, service)
+                && record.state != State::Dead
+                && !self.journal.is_set_aside(&record.id)
         });
         records
     }
@@ -472,7 +474,10 @@ impl Up {
     async fn remove_superfluous(&self, chosen: &BTreeSet<&str>) -> Result<()> {
         for record in self.engine.list() {
             let Some(replica) = &record.config.replica else { continue };
-            if replica.project != self.plan.name || replica.one_off {
+            if replica.project != self.plan.name
+                || replica.one_off
+                || self.journal.is_set_aside(&record.id)
+            {
                 continue;
             }
             let service = self.plan.services.iter().find(|s| s.name == replica.service);
