@@ -115,6 +115,11 @@ impl Arguments {
             "microvm,acpi=off,x-option-roms=off,graphics=off".to_owned(),
         );
         self.add("-display", "none".to_owned());
+        // A guest that breaks into the monitor finds no way to start programs or gain rights.
+        self.add(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".to_owned(),
+        );
         self.add("-accel", accelerator.to_owned());
         self.add("-cpu", cpu.to_owned());
         self.add("-smp", machine.cpus.to_string());
@@ -162,8 +167,9 @@ impl Arguments {
 /// The guest kernel's command line.
 fn command_line(machine: &Machine) -> String {
     let mut words = vec![
-        // The kernel's warnings go to the console; a death resets the machine, which ends it.
-        "console=ttyS0 loglevel=4 panic=-1 reboot=t".to_owned(),
+        // The kernel's warnings go to the console. A kernel that has gone wrong goes no further: it
+        // resets the machine, which ends the monitor.
+        "console=ttyS0 loglevel=4 oops=panic panic=-1 reboot=t".to_owned(),
         // What the monitor emulates is known, so that nothing of it is probed or measured.
         "no_timer_check lapic_timer_hz=1000000000 tsc=reliable".to_owned(),
         "random.trust_cpu=on dummy.numdummies=0 rcupdate.rcu_expedited=1".to_owned(),
