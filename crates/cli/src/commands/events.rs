@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use bulkhead_api::client::Filters;
 use bulkhead_api::docker::{EventMessage, labels};
 use clap::Args;
+use tokio::time::Instant;
 
 use super::Format;
 use crate::failure::{Failure, Result};
@@ -55,13 +58,30 @@ pub async fn run(session: &Session, arguments: Events) -> Result<u8> {
     let mut events = client
         .events(since.as_deref(), until.as_deref(), &filters)
         .await?;
-    while let Some(event) = events.next().await? {
+    // A daemon that keeps no old events does not end the answer at a time that has passed.
+    let rest = until.as_deref().map(|until| {
+        let until: f64 = until.parse().unwrap_or_default();
+        let now = Timestamp::now();
+        let rest = until - now.seconds as f64 - f64::from(now.nanoseconds) / 1e9;
+        Duration::try_from_secs_f64(rest).unwrap_or_default() + Duration::from_millis(100)
+    });
+    let end = rest.map(|rest| Instant::now() + rest);
+    loop {
+        let event = match end {
+            None => events.next().await?,
+            Some(end) => match tokio::time::timeout_at(end, events.next()).await {
+                Ok(event) => event?,
+                Err(_) => None,
+            },
+        };
+        let Some(event) = event else {
+            return Ok(0);
+        };
         match arguments.format {
             Format::Json => output::line(serde_json::to_string(&event).unwrap_or_default())?,
             Format::Table => output::line(line(&event))?,
         }
     }
-    Ok(0)
 }
 
 /// `TIME TYPE ACTION ID (name=value, …)`.

@@ -207,7 +207,12 @@ async fn carry_out(session: &Session, arguments: Run) -> Result<u8> {
     result
 }
 
+/// Docker's own message says nothing of what to do; ours does.
 fn not_here(error: &Error, image: &str) -> Failure {
+    let message = error.to_string();
+    if message.contains("bulkhead import") {
+        return Failure::new(message);
+    }
     Failure::new(format!(
         "{error}: build it with 'bulkhead build -t {image} …', \
          or bring it in with 'bulkhead import … {image}'"
