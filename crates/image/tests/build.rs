@@ -93,9 +93,19 @@ ONBUILD RUN echo child
     // What was made only to mount over it is no part of the image.
     assert!(project.path("built", "etc/resolv.conf").is_none());
     assert!(!support::is_mounted(project.directory.path()));
+    let entered = project.build("FROM built\nENTRYPOINT [\"x\"]\n");
+    assert_eq!(entered.output(), ["child"]);
+    let config = project
+        .store
+        .resolve(&entered.id().to_string())
+        .unwrap()
+        .config
+        .config;
+    assert_eq!(config.cmd, None, "an ENTRYPOINT takes the base's CMD away");
+    project.store.tag(&id.to_string(), "built").unwrap();
     // A build on top carries out ONBUILD and does not pass it on.
     let child = project.build("FROM built\n");
-    assert_eq!(child.output(), ["child"]);
+    assert_eq!(child.cached(), 1, "the trigger ran in the build before");
     assert!(
         project
             .store
@@ -186,6 +196,39 @@ fn build_arguments_count_where_they_are_used() {
         error.contains("no image 'none'") && error.contains("Dockerfile:2:6"),
         "{error}"
     );
+}
+
+#[test]
+fn a_base_image_s_trigger_fails_at_its_from() {
+    let project = project!();
+    project
+        .build("FROM busybox\nONBUILD COPY missing /x\n")
+        .id();
+    let error = project.build("# a comment\nFROM built\n").error();
+    assert!(
+        error.contains("ONBUILD of the base image: there is no 'missing'"),
+        "{error}"
+    );
+    assert!(error.contains("--> Dockerfile:2:1"), "{error}");
+}
+
+#[test]
+fn a_dockerfile_from_outside_the_context_is_not_copied() {
+    use bulkhead_image::context::{context_tar, unpack_context};
+    let project = project!();
+    project.file("a", "1");
+    let outside = project.directory.path().join("Dockerfile");
+    fs::write(&outside, "FROM busybox\nCOPY . /c/\n").unwrap();
+    let mut archive = Vec::new();
+    let name = context_tar(&project.options.context, &outside, &mut archive).unwrap();
+    let mut options = project.options.clone();
+    options.context = project.directory.path().join("arrived");
+    fs::create_dir(&options.context).unwrap();
+    unpack_context(&archive[..], &options.context).unwrap();
+    options.dockerfile = options.context.join(name);
+    project.build_with(&options).id();
+    let copied = project.path("built", "c").unwrap();
+    assert_eq!(fs::read_dir(copied).unwrap().count(), 1);
 }
 
 #[test]
@@ -346,7 +389,7 @@ fn copy_has_dockers_semantics() {
             error.contains("--> Dockerfile:2:"),
             "{instruction}: {error}"
         );
-        assert_eq!(outcome.result.unwrap_err().kind() == ErrorKind::Host, false);
+        assert_ne!(outcome.result.unwrap_err().kind(), ErrorKind::Host);
     }
 }
 

@@ -488,6 +488,61 @@ fn a_killed_import_leaves_nothing_that_shows() {
 }
 
 #[test]
+fn an_upper_directory_becomes_a_layer_by_a_rename() {
+    let (directory, store) = store();
+    store
+        .import(&small()[..], Some("base"), &["USER 5".to_owned()], None)
+        .unwrap();
+    let upper = directory.path().join("upper");
+    fs::create_dir_all(upper.join("etc")).unwrap();
+    fs::write(upper.join("etc/new"), "n").unwrap();
+    let inode = fs::metadata(&upper).unwrap().ino();
+    let config = store.resolve("base").unwrap().config.config;
+    let history = bulkhead_image::config::History {
+        comment: Some("by hand".to_owned()),
+        ..Default::default()
+    };
+    let id = store
+        .commit_layer(
+            &upper,
+            Some("base"),
+            config,
+            &["made:1".to_owned()],
+            history,
+        )
+        .unwrap();
+    let image = store.resolve("made:1").unwrap();
+    assert_eq!((image.id, image.layers.len()), (id, 2));
+    assert_eq!(fs::metadata(&image.layers[0]).unwrap().ino(), inode);
+    assert_eq!(image.config.config.user, "5");
+    assert_eq!(store.history("made:1").unwrap()[1].1, ByteSize(1));
+    // A layer that refers to what is below it has no meaning of its own.
+    let redirecting = directory.path().join("redirecting");
+    fs::create_dir_all(redirecting.join("d")).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(
+        redirecting.join("d"),
+        "trusted.overlay.redirect",
+        b"/etc",
+        flags,
+    )
+    .unwrap();
+    let refused = store.commit_layer(
+        &redirecting,
+        None,
+        Default::default(),
+        &[],
+        Default::default(),
+    );
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("redirect_dir=off")
+    );
+}
+
+#[test]
 fn threads_import_tag_and_remove_at_once() {
     let (_directory, store) = store();
     std::thread::scope(|scope| {

@@ -9,7 +9,7 @@ use super::stage::StageState;
 use super::{BuildCache, BuildEvent, BuildOptions, StepRunner};
 use crate::config::{ImageConfig, RootFs};
 use crate::context::Ignore;
-use crate::dockerfile::{Command, Dockerfile, Instruction, Place, Word, expand};
+use crate::dockerfile::{Command, Diagnostic, Dockerfile, Instruction, Place, Word, expand};
 use crate::failure::Context;
 use crate::rooted::Rooted;
 use crate::store::{ImageStore, Lease, named};
@@ -101,6 +101,7 @@ impl<'a> Builder<'a> {
                 .map(|stage| 1 + dockerfile.stages[*stage].instructions.len())
                 .sum(),
             failure_told: Cell::new(false),
+            instead_at: Cell::new(None),
             consumed: RefCell::default(),
         };
         session.global_arguments = session.global_arguments()?;
@@ -152,6 +153,9 @@ pub(super) struct Session<'a> {
     pub number: usize,
     pub total: usize,
     pub failure_told: Cell<bool>,
+    /// The FROM whose image's ONBUILD is carried out: errors are shown there, because the
+    /// instruction is in no file.
+    pub instead_at: Cell<Option<Place>>,
     pub consumed: RefCell<BTreeSet<String>>,
 }
 
@@ -205,12 +209,28 @@ impl Session<'_> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Error {
-        self.dockerfile.diagnostic(place, message, help).into()
+        self.diagnostic(place, message, help).into()
+    }
+
+    pub fn diagnostic(
+        &self,
+        place: Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Diagnostic {
+        match self.instead_at.get() {
+            Some(instead) => self.dockerfile.diagnostic(
+                instead,
+                format!("ONBUILD of the base image: {}", message.into()),
+                help,
+            ),
+            None => self.dockerfile.diagnostic(place, message, help),
+        }
     }
 
     /// Shows another error at a place of the Dockerfile.
     pub fn at(&self, place: Place, error: Error) -> Error {
-        let diagnostic = self.dockerfile.diagnostic(place, error.to_string(), "");
+        let diagnostic = self.diagnostic(place, error.to_string(), "");
         Error::new(error.kind(), diagnostic.to_string())
     }
 

@@ -214,7 +214,7 @@ impl Session<'_> {
             ErrorKind::NotFound => "paths are relative to the build context (or to --from's root)",
             _ => "",
         };
-        let diagnostic = self.dockerfile.diagnostic(place, error.to_string(), help);
+        let diagnostic = self.diagnostic(place, error.to_string(), help);
         // To the caller a missing file is wrong input, not a missing image.
         Error::invalid(diagnostic.to_string())
     }

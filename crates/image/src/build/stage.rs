@@ -26,6 +26,8 @@ pub(super) struct StageState {
     pub key: Digest,
     pub created: Option<String>,
     pub author: Option<String>,
+    /// A CMD of this stage's own: an ENTRYPOINT takes the base's CMD away, but not this one.
+    pub own_cmd: bool,
 }
 
 impl StageState {
@@ -82,7 +84,14 @@ impl Session<'_> {
         let mut state = self.step(&stage.from, shown.clone(), |session| session.base(index))?;
         let triggers = self.triggers(&mut state, stage.from.place)?;
         self.total += triggers.len();
-        for instruction in triggers.iter().chain(&stage.instructions) {
+        for instruction in &triggers {
+            self.instead_at.set(Some(stage.from.place));
+            self.step(instruction, shown.clone(), |session| {
+                session.instruction(&mut state, index, instruction)
+            })?;
+            self.instead_at.set(None);
+        }
+        for instruction in &stage.instructions {
             self.step(instruction, shown.clone(), |session| {
                 session.instruction(&mut state, index, instruction)
             })?;
@@ -123,7 +132,10 @@ impl Session<'_> {
             && let Some(stage) = stage_named(self.dockerfile, &name, index)
             && let Some(state) = self.finished.get(&stage)
         {
-            return Ok(state.clone());
+            return Ok(StageState {
+                own_cmd: false,
+                ..state.clone()
+            });
         }
         let mut state = StageState {
             config: ContainerConfig::default(),
@@ -133,6 +145,7 @@ impl Session<'_> {
             key: Digest::of("scratch"),
             created: None,
             author: None,
+            own_cmd: false,
         };
         if name != "scratch" {
             let base = self
@@ -216,8 +229,11 @@ impl Session<'_> {
                     &variables,
                 )
                 .map_err(|(place, message)| self.wrong(place, message, ""))?;
-                if let Command::Maintainer(name) = command {
-                    state.author = Some(name.clone());
+                match command {
+                    Command::Maintainer(name) => state.author = Some(name.clone()),
+                    Command::Cmd(_) => state.own_cmd = true,
+                    Command::Entrypoint(_) if !state.own_cmd => config.cmd = None,
+                    _ => {}
                 }
                 state.config = config;
                 let mut digester = state.digester("configuration");

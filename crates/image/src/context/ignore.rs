@@ -3,6 +3,7 @@ use std::path::{Component, Path, PathBuf};
 
 use bulkhead_model::Result;
 
+use super::OUTSIDE;
 use super::glob::matches_component;
 use crate::failure::Context;
 
@@ -63,14 +64,22 @@ impl Ignore {
     pub fn of_context(context: &Path, dockerfile: &Path) -> Result<Self> {
         let mut beside = dockerfile.as_os_str().to_owned();
         beside.push(".dockerignore");
+        let mut text = String::new();
         for path in [PathBuf::from(beside), context.join(".dockerignore")] {
             match std::fs::read(&path) {
-                Ok(bytes) => return Ok(Self::parse(&String::from_utf8_lossy(&bytes))),
+                Ok(bytes) => {
+                    text = String::from_utf8_lossy(&bytes).into_owned();
+                    break;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).context(|| format!("read {}", path.display())),
             }
         }
-        Ok(Self::default())
+        if dockerfile.file_name() == Some(OUTSIDE.as_ref()) {
+            // It came along from elsewhere, and is no part of the context.
+            text.push_str(&format!("\n{OUTSIDE}\n{OUTSIDE}.dockerignore\n"));
+        }
+        Ok(Self::parse(&text))
     }
 
     /// Whether a path, relative to the context, is left out of it.

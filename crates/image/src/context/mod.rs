@@ -7,4 +7,5 @@ mod pack;
 
 pub(crate) use glob::matches_component;
 pub use ignore::Ignore;
+pub(crate) use pack::OUTSIDE;
 pub use pack::{context_tar, unpack_context};

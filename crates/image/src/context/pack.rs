@@ -15,7 +15,7 @@ use crate::rooted::{MAX_DEPTH, Rooted};
 use crate::tree::{names, open_directory, open_file, stat};
 
 /// The name in the archive of a Dockerfile that is not in the context.
-const OUTSIDE: &str = ".bulkhead.Dockerfile";
+pub(crate) const OUTSIDE: &str = ".bulkhead.Dockerfile";
 
 /// Writes what belongs to the context `directory` as a tar archive: entries sorted by name, all
 /// owned by root. Gives the Dockerfile's name in it.
