@@ -216,8 +216,6 @@ pub enum Request {
     },
     /// What the workload uses, seen from inside.
     Stats {},
-    /// Writes all that is in memory to the disks.
-    Sync {},
     /// Changes the workload's limits; what is `None` stays.
     Limit {
         memory: Option<u64>,
@@ -232,8 +230,7 @@ wire_enum!(Request {
     3 => Signal { process, signal },
     4 => Resize { process, size },
     5 => Stats {},
-    6 => Sync {},
-    7 => Limit { memory, cpu_millis, pids },
+    6 => Limit { memory, cpu_millis, pids },
 });
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -152,10 +152,6 @@ impl Agent {
                 cpu_millis,
                 pids,
             } => cgroup::limit(memory, cpu_millis, pids).map(|()| Reply::Done {}),
-            Request::Sync {} => {
-                rustix::fs::sync();
-                Ok(Reply::Done {})
-            }
         }
     }
 
