@@ -78,7 +78,7 @@ fn wrong_input_changes_nothing() -> Result<()> {
             let more = format!("    ports: ['127.0.0.1:{port}:80']\n");
             fs::write(
                 &file,
-                format!("{WORKING}  other:\n    image: debian:bookworm-slim\n{more}"),
+                format!("{WORKING}  other:\n    image: debian:bookworm-slim\n    command: sleep infinity\n{more}"),
             )?;
             refused(&instance.attempt(&["up", "-d"])?, &[&port])?;
             let after = listing(&instance)?;

@@ -50,8 +50,12 @@ fn programs_run_in(kind: &str) -> Result<()> {
         scenario.step("the memory limit holds", || runner.memory_limit());
         scenario.step("a published port", || runner.published_port());
     }
+    // The default network is the daemon's, not a sandbox's.
+    scenario.step("the daemon stops", || {
+        instance.run(&["daemon", "stop"]).map(drop)
+    });
     scenario.step("nothing is left", || {
-        let left = instance.leftovers_of_sandboxes()?;
+        let left = instance.leftovers()?;
         ensure!(left.is_empty(), "{left:#?}");
         Ok(())
     });
