@@ -88,7 +88,7 @@ fn check_cgroups(report: &mut Report) {
             let v2 = layout.to_string() == "v2";
             let missing: Vec<&str> = wanted
                 .into_iter()
-                .filter(|name| !controllers.contains(name) && !(v2 && *name == "freezer"))
+                .filter(|name| !(controllers.contains(name) || v2 && *name == "freezer"))
                 .collect();
             let detail = format!("{layout}: {}", controllers.join(", "));
             if missing.is_empty() {
