@@ -20,6 +20,10 @@ use crate::remote::SupervisedSandbox;
 
 /// How long a supervisor whose workload is gone may take to clean up.
 const END_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one that an earlier daemon has started may take until it listens.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct SupervisorLauncher {
     paths: Paths,
@@ -50,9 +54,11 @@ impl SupervisorLauncher {
         let run_dir = &launch.spec.run_dir;
         write_launch(&run_dir.join(LAUNCH_FILE), launch)?;
         let log = launch.status_file.with_file_name("supervisor.log");
+        use std::os::unix::fs::OpenOptionsExt;
         let stderr = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(&log)
             .map_err(|error| Error::host(format!("open {}", log.display())).with_source(error))?;
         // The session of its own comes from `setsid(1)`-like behaviour of the supervisor's own
@@ -196,8 +202,17 @@ impl Launcher for SupervisorLauncher {
     async fn adopt(&self, id: &str) -> Result<Option<Arc<dyn RemoteSandbox>>> {
         let run_dir = self.paths.sandbox_run(id);
         let socket = run_dir.join(SOCKET_FILE);
-        if tokio::net::UnixStream::connect(&socket).await.is_err() {
-            return Ok(None);
+        let deadline = tokio::time::Instant::now() + LISTEN_PATIENCE;
+        while tokio::net::UnixStream::connect(&socket).await.is_err() {
+            // The earlier daemon may have been killed just after it started this one.
+            let starting = run_dir.exists()
+                && !socket.exists()
+                && !supervisors_of(&run_dir).is_empty()
+                && tokio::time::Instant::now() < deadline;
+            if !starting {
+                return Ok(None);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let pid = match read_status(&self.paths.status_file(id))? {
             Some(Status::Running { pid, .. }) => pid,
@@ -234,6 +249,30 @@ impl Launcher for SupervisorLauncher {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.remove_leftovers(id).await
+    }
+
+    async fn destroy(&self, id: &str) -> Result<()> {
+        let run_dir = self.paths.sandbox_run(id);
+        self.kill_supervisor(&run_dir);
+        let deadline = tokio::time::Instant::now() + KILL_PATIENCE;
+        while !supervisors_of(&run_dir).is_empty() {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Error::host(format!(
+                    "the supervisor in {} does not end although it was killed",
+                    run_dir.display()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.remove_leftovers(id).await
+    }
+}
+
+impl SupervisorLauncher {
+    /// With the supervisor gone: its processes, cgroup and run directory.
+    async fn remove_leftovers(&self, id: &str) -> Result<()> {
+        let run_dir = self.paths.sandbox_run(id);
         let parent = self.paths.cgroup_parent();
         let id = full_id(&run_dir).unwrap_or_else(|| id.to_owned());
         tokio::task::spawn_blocking(move || {

@@ -9,7 +9,7 @@ use crate::config::RestartPolicy;
 use crate::engine::{Engine, Inner};
 use crate::entry::Entry;
 use crate::networks::blocking;
-use crate::record::State;
+use crate::record::{Health, Record, State};
 
 impl Engine {
     /// Adopts every sandbox that runs, notes the end of those that do not any more, finishes
@@ -30,30 +30,49 @@ impl Engine {
                 tracing::error!(%error, sandbox = entry.id, "it could not be adopted");
             }
         }
-        self.remove_orphans(&entries).await?;
+        self.remove_orphans(&entries).await;
+        self.withdraw_ports().await;
         self.inner.topology_changed();
         Ok(())
     }
 
+    /// The end may have come between a record's change and the kernel's.
+    async fn withdraw_ports(&self) {
+        for network in self.networks() {
+            match self.inner.sync_ports(&[network.id().to_owned()]).await {
+                Ok(()) => {}
+                // After a reboot; it is made again when it is needed.
+                Err(error) if error.kind() == bulkhead_model::ErrorKind::NotFound => {}
+                Err(error) => tracing::error!(%error, "published ports may be wrong"),
+            }
+        }
+    }
+
     /// Directories, bridges and tables of this instance that no record knows.
-    async fn remove_orphans(&self, entries: &[Arc<Entry>]) -> Result<()> {
+    async fn remove_orphans(&self, entries: &[Arc<Entry>]) {
         let known: Vec<String> = entries.iter().map(|entry| entry.id.clone()).collect();
         let runs = self.inner.settings.run_dir.join("sandboxes");
         for name in names_in(&runs) {
             if !known.iter().any(|id| id.starts_with(&name)) {
-                self.inner.launcher.clean(&name).await?;
+                log_failure(self.inner.launcher.destroy(&name).await, &name);
             }
         }
         for name in names_in(&self.inner.settings.state_dir.join("sandboxes")) {
             if !known.contains(&name) {
                 let directory = self.inner.settings.state_dir.join("sandboxes").join(&name);
-                crate::lifecycle::remove_tree(&directory).await?;
+                log_failure(crate::lifecycle::remove_tree(&directory).await, &name);
+            }
+        }
+        for name in names_in(&self.inner.settings.state_dir.join("volumes")) {
+            if name.starts_with(crate::volumes::DOOMED) {
+                let directory = self.inner.settings.state_dir.join("volumes").join(&name);
+                log_failure(crate::lifecycle::remove_tree(&directory).await, &name);
             }
         }
         let bridges: Vec<String> =
             self.networks().into_iter().map(|network| network.spec.bridge).collect();
         let root = self.inner.settings.root.clone();
-        blocking(move || {
+        let removed = blocking(move || {
             let instance = bulkhead_network::Instance::new(&root);
             for owned in bulkhead_network::list_owned(&instance)? {
                 if !bridges.contains(&owned.bridge) {
@@ -62,7 +81,15 @@ impl Engine {
             }
             Ok(())
         })
-        .await
+        .await;
+        log_failure(removed, "a bridge");
+    }
+}
+
+/// What cannot be removed now must not keep the daemon from serving.
+fn log_failure(done: Result<()>, what: &str) {
+    if let Err(error) = done {
+        tracing::error!(%error, what, "something is left behind that nobody knows");
     }
 }
 
@@ -80,6 +107,11 @@ impl Inner {
                 let _operation = entry.operation.lock().await;
                 return self.remove_locked(entry, record.config.auto_remove).await;
             }
+            State::Exited if record.config.auto_remove => {
+                let _operation = entry.operation.lock().await;
+                self.remove_if_asked(entry).await;
+                return Ok(());
+            }
             State::Created | State::Exited => {
                 let boot = record.config.restart == RestartPolicy::Always;
                 if boot && record.state == State::Exited && !record.stopped_by_user {
@@ -89,23 +121,29 @@ impl Inner {
                 return Ok(());
             }
         }
+        let last_exit = self.launcher.last_exit(&entry.id).unwrap_or_else(|error| {
+            tracing::error!(%error, sandbox = entry.id, "how it ended is not known");
+            None
+        });
         match self.launcher.adopt(&entry.id).await? {
             Some(remote) => {
                 if record.state == State::Starting {
                     // The end of the earlier process came between the workload's start and its
                     // note of it, or before the start. Only the supervisor knows.
                     match self.launcher.started_at(&entry.id)? {
-                        Some(started_at) => entry.change(&*self.store, |record| {
+                        Some(started_at) => entry.note(&*self.store, |record| {
                             record.state = State::Running;
                             record.pid = Some(remote.pid());
                             record.started_at = Some(started_at);
+                            record.finished_at = None;
+                            record.exit = None;
+                            record.health = Health::of_new_run(&record.config);
                         })?,
                         None => {
-                            remote.discard().await?;
-                            self.release(entry).await;
-                            self.launcher.clean(&entry.id).await?;
-                            return entry
-                                .change(&*self.store, |record| record.state = State::Created);
+                            if let Err(error) = remote.discard().await {
+                                tracing::debug!(%error, sandbox = entry.id, "it ends by itself");
+                            }
+                            return self.take_back_start(entry, &record).await;
                         }
                     }
                 }
@@ -114,14 +152,46 @@ impl Inner {
                 Ok(())
             }
             None => {
-                let (finished_at, exit) = match self.launcher.last_exit(&entry.id)? {
-                    Some((at, exit)) if record.started_at.is_none_or(|start| at >= start) => (at, exit),
-                    _ => (SystemTime::now(), ExitStatus { code: 137, oom_killed: false }),
-                };
-                self.ended(entry, exit, finished_at).await;
+                // A launch removes the last run's status first: what is there is of this run.
+                let ended = last_exit.or_else(|| self.launcher.last_exit(&entry.id).ok().flatten());
+                match ended {
+                    Some((finished_at, exit)) => self.ended(entry, exit, finished_at).await,
+                    None if record.state == State::Starting => {
+                        return self.take_back_start(entry, &record).await;
+                    }
+                    None => {
+                        let killed = ExitStatus { code: 137, oom_killed: false };
+                        self.ended(entry, killed, SystemTime::now()).await;
+                    }
+                }
                 Ok(())
             }
         }
+    }
+
+    /// A start that an earlier process did not finish, and nobody was told of: as if it had not
+    /// begun.
+    async fn take_back_start(self: &Arc<Self>, entry: &Arc<Entry>, record: &Record) -> Result<()> {
+        let _operation = entry.operation.lock().await;
+        self.release(entry).await;
+        self.launcher.clean(&entry.id).await?;
+        let again = record.restart_count > 0
+            && record.config.restart != RestartPolicy::No
+            && !record.stopped_by_user;
+        entry.note(&*self.store, |record| {
+            record.state = match record.started_at {
+                _ if again => State::Restarting,
+                Some(_) => State::Exited,
+                None => State::Created,
+            };
+            record.pid = None;
+        })?;
+        if again {
+            self.restart_later(entry, std::time::Duration::ZERO);
+        } else {
+            self.remove_if_asked(entry).await;
+        }
+        Ok(())
     }
 }
 

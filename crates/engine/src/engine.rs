@@ -13,7 +13,7 @@ use crate::entry::{Entry, lock};
 use crate::events::{Action, Event, Subject};
 use crate::ports::{Launcher, Store};
 use crate::project::ProjectRecord;
-use crate::record::{NetworkRecord, Record, State, VolumeRecord};
+use crate::record::{NetworkRecord, Record, VolumeRecord};
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENT_QUEUE: usize = 1024;
@@ -160,13 +160,20 @@ impl Engine {
     /// `NotFound`; `Conflict` if the name is taken.
     pub fn rename(&self, reference: &str, name: &str) -> Result<()> {
         let entry = self.inner.find(reference)?;
-        let taken = self.inner.entries().into_iter().find(|other| {
-            other.id != entry.id && other.look(|record| record.config.name == name)
-        });
-        if let Some(other) = taken {
-            return Err(Error::conflict(format!("the name \"{name}\" is taken by sandbox {}", &other.id[..12])));
+        {
+            // Held until the new name is in the record: no other takes it meanwhile.
+            let sandboxes = self.inner.sandboxes.write().unwrap_or_else(|p| p.into_inner());
+            let taken = sandboxes.values().find(|other| {
+                other.id != entry.id && other.look(|record| record.config.name == name)
+            });
+            if let Some(other) = taken {
+                return Err(Error::conflict(format!(
+                    "the name \"{name}\" is taken by sandbox {}: choose another name",
+                    &other.id[..12]
+                )));
+            }
+            entry.change(&*self.inner.store, |record| name.clone_into(&mut record.config.name))?;
         }
-        entry.change(&*self.inner.store, |record| name.clone_into(&mut record.config.name))?;
         self.inner.emit_sandbox(&entry.record(), Action::Rename, []);
         self.inner.topology_changed();
         Ok(())
@@ -254,14 +261,15 @@ impl Inner {
     }
 
     pub(crate) fn forget(&self, entry: &Entry) -> Result<()> {
-        self.store.delete_sandbox(&entry.id)?;
+        entry.forget(&*self.store)?;
         self.sandboxes.write().unwrap_or_else(|p| p.into_inner()).remove(&entry.id);
         Ok(())
     }
 
-    pub(crate) fn is_alive(&self, id: &str) -> bool {
+    /// Whether a sandbox is not removed yet; one whose removal failed half-way still is there.
+    pub(crate) fn is_known(&self, id: &str) -> bool {
         let sandboxes = self.sandboxes.read().unwrap_or_else(|p| p.into_inner());
-        sandboxes.get(id).is_some_and(|entry| entry.look(|record| record.state != State::Dead))
+        sandboxes.contains_key(id)
     }
 }
 

@@ -8,9 +8,15 @@ use tokio::sync::{oneshot, watch};
 use crate::ports::{RemoteSandbox, Session, Store};
 use crate::record::Record;
 
+/// A record, and whether it still is one: what is removed must not come back by a late note.
+struct Kept {
+    record: Record,
+    forgotten: bool,
+}
+
 pub(crate) struct Entry {
     pub id: String,
-    record: Mutex<Record>,
+    record: Mutex<Kept>,
     /// One operation (start, stop, remove …) at a time.
     pub operation: tokio::sync::Mutex<()>,
     remote: Mutex<Option<Arc<dyn RemoteSandbox>>>,
@@ -24,7 +30,7 @@ impl Entry {
     pub(crate) fn new(record: Record) -> Self {
         Self {
             id: record.id.clone(),
-            record: Mutex::new(record),
+            record: Mutex::new(Kept { record, forgotten: false }),
             operation: tokio::sync::Mutex::default(),
             remote: Mutex::default(),
             early_attachers: Mutex::default(),
@@ -34,23 +40,47 @@ impl Entry {
 
     /// A copy of the record as it is now.
     pub(crate) fn record(&self) -> Record {
-        lock(&self.record).clone()
+        lock(&self.record).record.clone()
     }
 
     /// Looks at the record without copying it.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
-        look(&lock(&self.record))
+        look(&lock(&self.record).record)
     }
 
-    /// Changes the record in memory and in the store, and wakes who watches.
+    /// Changes the record in the store and in memory, and wakes who watches. For what is intended:
+    /// if it cannot be kept, the record stays as it was.
     pub(crate) fn change(&self, store: &dyn Store, change: impl FnOnce(&mut Record)) -> Result<()> {
-        let saved = {
-            let mut record = lock(&self.record);
+        {
+            let mut kept = lock(&self.record);
+            let mut record = kept.record.clone();
             change(&mut record);
-            store.save_sandbox(&record)
+            if !kept.forgotten {
+                store.save_sandbox(&record)?;
+            }
+            kept.record = record;
+        }
+        self.wake();
+        Ok(())
+    }
+
+    /// The same for what has happened: memory tells the truth even if the store cannot.
+    pub(crate) fn note(&self, store: &dyn Store, change: impl FnOnce(&mut Record)) -> Result<()> {
+        let saved = {
+            let mut kept = lock(&self.record);
+            change(&mut kept.record);
+            if kept.forgotten { Ok(()) } else { store.save_sandbox(&kept.record) }
         };
-        self.changes.send_modify(|count| *count += 1);
+        self.wake();
         saved
+    }
+
+    /// Takes the record out of the store for good.
+    pub(crate) fn forget(&self, store: &dyn Store) -> Result<()> {
+        let mut kept = lock(&self.record);
+        store.delete_sandbox(&self.id)?;
+        kept.forgotten = true;
+        Ok(())
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {

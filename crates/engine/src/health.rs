@@ -117,11 +117,15 @@ async fn run(remote: &dyn RemoteSandbox, check: &HealthCheck, workload: &Process
         stdin: false,
         ..workload.clone()
     };
-    let (exit_code, output) = match remote.exec(process).await {
-        Err(error) => (-1, error.to_string()),
-        Ok((_, mut session)) => {
+    let late = || (-1, format!("health check exceeded timeout ({:?})", check.timeout));
+    // The time is for both together: a guest that does not answer must not stop the checks.
+    let deadline = tokio::time::Instant::now() + check.timeout;
+    let (exit_code, output) = match tokio::time::timeout_at(deadline, remote.exec(process)).await {
+        Err(_) => late(),
+        Ok(Err(error)) => (-1, error.to_string()),
+        Ok(Ok((_, mut session))) => {
             let mut output = Vec::new();
-            let collected = tokio::time::timeout(check.timeout, async {
+            let collected = tokio::time::timeout_at(deadline, async {
                 while let Some(chunk) = session.output.recv().await {
                     match chunk {
                         Output::Stdout(data) | Output::Stderr(data) => {
@@ -139,7 +143,7 @@ async fn run(remote: &dyn RemoteSandbox, check: &HealthCheck, workload: &Process
                     if session.input.send(Input::Signal(SIGKILL)).await.is_err() {
                         tracing::debug!("a probe ended just after its time");
                     }
-                    (-1, format!("health check exceeded timeout ({:?})", check.timeout))
+                    late()
                 }
             }
         }

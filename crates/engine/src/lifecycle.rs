@@ -9,12 +9,14 @@ use tokio::sync::oneshot;
 use crate::engine::{Engine, Inner};
 use crate::entry::{Entry, lock};
 use crate::events::Action;
-use crate::ports::Session;
+use crate::ports::{RemoteSandbox, Session};
 use crate::record::{Record, State};
 
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 /// How long a killed sandbox may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(20);
+/// How often somebody who waits looks at a record that does not change.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StopOptions {
@@ -39,14 +41,14 @@ impl Engine {
     /// not run.
     pub async fn stop(&self, reference: &str, options: StopOptions) -> Result<bool> {
         let entry = self.inner.find(reference)?;
-        entry.change(&*self.inner.store, |record| record.stopped_by_user = true)?;
+        self.inner.note_stopped(&entry);
         let _operation = entry.operation.lock().await;
         self.inner.stop_locked(&entry, options).await
     }
 
     pub async fn restart(&self, reference: &str, options: StopOptions) -> Result<()> {
         let entry = self.inner.find(reference)?;
-        entry.change(&*self.inner.store, |record| record.stopped_by_user = true)?;
+        self.inner.note_stopped(&entry);
         let _operation = entry.operation.lock().await;
         self.inner.stop_locked(&entry, options).await?;
         entry.change(&*self.inner.store, |record| {
@@ -68,11 +70,17 @@ impl Engine {
         let remote = entry
             .remote()
             .map_err(|_| Error::conflict(format!("cannot kill container: {name} is not running")))?;
-        if signal == SIGKILL || signal == entry.look(|record| record.config.stop_signal) {
-            entry.change(&*self.inner.store, |record| record.stopped_by_user = true)?;
+        let ends = signal == SIGKILL || signal == entry.look(|record| record.config.stop_signal);
+        if ends {
+            self.inner.note_stopped(&entry);
         }
         remote.signal(signal).await?;
         self.inner.emit_sandbox(&entry.record(), Action::Kill, [("signal", signal.to_string())]);
+        if ends && entry.look(|record| record.state) == State::Paused {
+            // What is frozen does not hear a signal.
+            let _operation = entry.operation.lock().await;
+            self.inner.resume_locked(&entry, &*remote).await?;
+        }
         if signal == SIGKILL {
             self.inner.wait_inactive(&entry, KILL_PATIENCE).await;
         }
@@ -85,12 +93,10 @@ impl Engine {
     /// `Conflict` if it runs and `force` is not set.
     pub async fn remove(&self, reference: &str, force: bool, volumes: bool) -> Result<()> {
         let entry = self.inner.find(reference)?;
-        let _operation = if force {
-            entry.change(&*self.inner.store, |record| record.stopped_by_user = true)?;
-            entry.operation.lock().await
-        } else {
-            entry.operation.lock().await
-        };
+        if force {
+            self.inner.note_stopped(&entry);
+        }
+        let _operation = entry.operation.lock().await;
         if entry.look(|record| record.state.is_active()) {
             if !force {
                 let record = entry.record();
@@ -108,8 +114,16 @@ impl Engine {
     pub async fn pause(&self, reference: &str) -> Result<()> {
         let entry = self.inner.find(reference)?;
         let _operation = entry.operation.lock().await;
+        if entry.look(|record| record.state) == State::Paused {
+            return Err(Error::conflict("the sandbox is already paused"));
+        }
         entry.remote()?.pause().await?;
-        entry.change(&*self.inner.store, |record| record.state = State::Paused)?;
+        entry.note(&*self.inner.store, |record| {
+            // It may have ended at this very moment.
+            if record.state == State::Running {
+                record.state = State::Paused;
+            }
+        })?;
         self.inner.emit_sandbox(&entry.record(), Action::Pause, []);
         self.inner.topology_changed();
         Ok(())
@@ -121,8 +135,7 @@ impl Engine {
         if entry.look(|record| record.state) != State::Paused {
             return Err(Error::conflict("the sandbox is not paused"));
         }
-        entry.remote()?.resume().await?;
-        entry.change(&*self.inner.store, |record| record.state = State::Running)?;
+        self.inner.resume_locked(&entry, &*entry.remote()?).await?;
         self.inner.emit_sandbox(&entry.record(), Action::Resume, []);
         self.inner.topology_changed();
         Ok(())
@@ -142,7 +155,10 @@ impl Engine {
             let resources: Resources = config.resources.clone();
             remote.update(resources).await?;
         }
-        entry.change(&*self.inner.store, |record| record.config = config)?;
+        entry.note(&*self.inner.store, |record| {
+            record.config.resources = config.resources;
+            record.config.restart = config.restart;
+        })?;
         self.inner.emit_sandbox(&entry.record(), Action::Update, []);
         Ok(())
     }
@@ -177,12 +193,20 @@ impl Engine {
     /// before the sandbox starts.
     pub async fn attach_soon(&self, reference: &str, stdin: bool) -> Result<Attached> {
         let entry = self.inner.find(reference)?;
-        if let Ok(remote) = entry.remote() {
-            return remote.attach(stdin).await.map(Attached::Now);
-        }
-        let (sender, receiver) = oneshot::channel();
-        lock(&entry.early_attachers).push((stdin, sender));
-        Ok(Attached::Later(receiver))
+        let remote = {
+            // Held over the look: a start publishes its sandbox before it takes the early ones.
+            let mut early = lock(&entry.early_attachers);
+            match entry.remote() {
+                Ok(remote) => remote,
+                Err(_) => {
+                    let (sender, receiver) = oneshot::channel();
+                    early.retain(|(_, waiting)| !waiting.is_closed());
+                    early.push((stdin, sender));
+                    return Ok(Attached::Later(receiver));
+                }
+            }
+        };
+        remote.attach(stdin).await.map(Attached::Now)
     }
 
     /// Waits for a sandbox to get into a state, and says how its last run ended.
@@ -195,9 +219,9 @@ impl Engine {
         let first_finish = entry.look(|record| record.finished_at);
         loop {
             let record = entry.record();
-            let gone = !self.inner.is_alive(&entry.id);
+            let gone = !self.inner.is_known(&entry.id);
             let met = match until {
-                WaitFor::NotRunning => !record.state.is_active() && record.state != State::Created,
+                WaitFor::NotRunning => !record.state.is_active(),
                 WaitFor::NextExit => record.finished_at.is_some() && record.finished_at != first_finish,
                 WaitFor::Removed => gone,
             };
@@ -219,14 +243,18 @@ impl Engine {
         let entry = self.inner.find(id).ok()?;
         let mut changes = entry.watch();
         loop {
-            if !self.inner.is_alive(&entry.id) {
+            if !self.inner.is_known(&entry.id) {
                 return None;
             }
             let record = entry.record();
             if met(&record) {
                 return Some(record);
             }
-            changes.changed().await.ok()?;
+            // Also without a change: some of what is waited for is a matter of time.
+            tokio::select! {
+                changed = changes.changed() => changed.ok()?,
+                () = tokio::time::sleep(LOOK_PAUSE) => {}
+            }
         }
     }
 }
@@ -239,6 +267,15 @@ pub enum Attached {
 }
 
 impl Inner {
+    /// Before the operation lock is taken: a restart that waits for it must not happen any more.
+    /// Stopping is possible with a full disk too.
+    fn note_stopped(&self, entry: &Entry) {
+        let noted = entry.note(&*self.store, |record| record.stopped_by_user = true);
+        if let Err(error) = noted {
+            tracing::warn!(%error, sandbox = entry.id, "a stop is begun without a note of it");
+        }
+    }
+
     /// Stops with the operation lock held.
     pub(crate) async fn stop_locked(
         self: &Arc<Self>,
@@ -249,16 +286,19 @@ impl Inner {
         match record.state {
             State::Restarting => {
                 // The task that would restart it looks at `stopped_by_user` under this lock.
-                entry.change(&*self.store, |record| record.state = State::Exited)?;
+                entry.note(&*self.store, |record| record.state = State::Exited)?;
                 return Ok(true);
             }
             State::Running | State::Paused | State::Starting => {}
             State::Created | State::Exited | State::Dead => return Ok(false),
         }
-        let Ok(remote) = entry.remote() else { return Ok(false) };
+        let Ok(remote) = entry.remote() else {
+            // It has just ended, and what it used is being given back.
+            self.wait_inactive(entry, KILL_PATIENCE).await;
+            return Ok(false);
+        };
         if record.state == State::Paused {
-            remote.resume().await?;
-            entry.change(&*self.store, |record| record.state = State::Running)?;
+            self.resume_locked(entry, &*remote).await?;
         }
         let grace = options.timeout.unwrap_or(record.config.stop_timeout);
         let signal = options.signal.unwrap_or(record.config.stop_signal);
@@ -280,6 +320,19 @@ impl Inner {
         Ok(true)
     }
 
+    /// Resumes with the operation lock held.
+    async fn resume_locked(&self, entry: &Entry, remote: &dyn RemoteSandbox) -> Result<()> {
+        if entry.look(|record| record.state) != State::Paused {
+            return Ok(());
+        }
+        remote.resume().await?;
+        entry.note(&*self.store, |record| {
+            if record.state == State::Paused {
+                record.state = State::Running;
+            }
+        })
+    }
+
     /// Waits until no workload runs; false if that takes longer than `patience`.
     pub(crate) async fn wait_inactive(&self, entry: &Entry, patience: Duration) -> bool {
         let mut changes = entry.watch();
@@ -294,10 +347,14 @@ impl Inner {
     }
 
     pub(crate) async fn remove_locked(self: &Arc<Self>, entry: &Arc<Entry>, volumes: bool) -> Result<()> {
-        if !self.is_alive(&entry.id) {
+        if !self.is_known(&entry.id) {
             return Err(Error::not_found(format!("No such container: {}", entry.id)));
         }
-        entry.change(&*self.store, |record| record.state = State::Dead)?;
+        let noted = entry.note(&*self.store, |record| record.state = State::Dead);
+        if let Err(error) = noted {
+            // Removing is what helps where the disk is full.
+            tracing::warn!(%error, sandbox = entry.id, "a removal is begun without a note of it");
+        }
         self.release(entry).await;
         self.launcher.clean(&entry.id).await?;
         let directory = self.state_dir(&entry.id);

@@ -146,6 +146,14 @@ impl Inner {
                 })
             })
             .collect();
+        // Promised addresses too: of starts that are under way, and of builds.
+        let promised = lock(&self.addresses).get(record.id()).is_some_and(|taken| !taken.is_empty());
+        if users.is_empty() && promised {
+            return Err(Error::conflict(format!(
+                "network {} has active endpoints: wait until what uses it has ended",
+                record.name()
+            )));
+        }
         if !users.is_empty() {
             return Err(Error::conflict(format!(
                 "network {} has active endpoints ({}): remove or stop them first",
@@ -304,13 +312,23 @@ impl Inner {
             }
             let (address, protocol, wanted) =
                 (request.host_address, request.protocol, request.host_port);
-            let host_port = blocking(move || match wanted {
-                0 => bulkhead_network::free_port(address, protocol),
-                port => {
-                    bulkhead_network::check_port_free(address, port, protocol).map(|()| port)
+            let host_port = loop {
+                let port = blocking(move || match wanted {
+                    0 => bulkhead_network::free_port(address, protocol),
+                    port => {
+                        bulkhead_network::check_port_free(address, port, protocol).map(|()| port)
+                    }
+                })
+                .await?;
+                // One that was chosen a moment ago is not in the kernel's table yet.
+                let chosen = crate::PortRequest { host_port: port, ..request.clone() };
+                let taken = ports.iter().any(|other: &PublishedPort| {
+                    other.host_port == port && other.protocol == protocol
+                });
+                if wanted != 0 || !taken && self.check_our_own_ports(record, &chosen).is_ok() {
+                    break port;
                 }
-            })
-            .await?;
+            };
             ports.push(PublishedPort {
                 host_ip: request.host_address,
                 host_port,

@@ -50,8 +50,13 @@ pub trait Launcher: Send + Sync {
     /// When the workload of a sandbox was started; `None` if it was not.
     fn started_at(&self, id: &str) -> Result<Option<std::time::SystemTime>>;
 
-    /// Removes whatever is left of a sandbox that does not run.
+    /// Removes whatever is left of a sandbox that does not run. One that is ending is given the
+    /// time to do so by itself.
     async fn clean(&self, id: &str) -> Result<()>;
+
+    /// Ends a sandbox that nobody knows, whatever it does, and removes what is left of it. The id
+    /// may be its beginning.
+    async fn destroy(&self, id: &str) -> Result<()>;
 }
 
 /// A sandbox in another process.

@@ -156,6 +156,14 @@ pub struct Probe {
 }
 
 impl Health {
+    pub(crate) fn of_new_run(config: &SandboxConfig) -> Self {
+        let status = match config.health {
+            Some(_) => HealthStatus::Starting,
+            None => HealthStatus::None,
+        };
+        Self { status, ..Self::default() }
+    }
+
     pub(crate) fn push(&mut self, probe: Probe) {
         if self.probes.len() == PROBES_KEPT {
             self.probes.pop_front();

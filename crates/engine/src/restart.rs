@@ -58,7 +58,11 @@ impl Inner {
         }
         let before = entry.record();
         let pause = restart_pause(&before, exit, finished_at);
-        let changed = entry.change(&*self.store, |record| {
+        let changed = entry.note(&*self.store, |record| {
+            if record.state == State::Dead {
+                // It is being removed, which goes on.
+                return;
+            }
             record.state = if pause.is_some() { State::Restarting } else { State::Exited };
             record.pid = None;
             record.exit = Some(exit);
@@ -87,11 +91,7 @@ impl Inner {
                 // A stop or removal that is under way holds the lock until it has seen the end.
                 tokio::spawn(async move {
                     let _operation = entry.operation.lock().await;
-                    if inner.is_alive(&entry.id)
-                        && let Err(error) = inner.remove_locked(&entry, true).await
-                    {
-                        tracing::error!(%error, sandbox = entry.id, "it could not be removed");
-                    }
+                    inner.remove_if_asked(&entry).await;
                 });
             }
             None => {}
@@ -105,32 +105,32 @@ impl Inner {
             tokio::time::sleep(pause).await;
             let _operation = entry.operation.lock().await;
             let (state, stopped) = entry.look(|record| (record.state, record.stopped_by_user));
-            if state != State::Restarting || stopped || !inner.is_alive(&entry.id) {
+            if state != State::Restarting || stopped || !inner.is_known(&entry.id) {
                 return;
             }
             if let Err(error) = inner.start_locked(&entry).await {
                 tracing::warn!(%error, sandbox = entry.id, "a restart failed");
-                let record = entry.record();
-                let exit = record.exit.unwrap_or(ExitStatus { code: 128, oom_killed: false });
-                let next = restart_pause(&record, exit, SystemTime::now());
-                let changed = entry.change(&*inner.store, |record| {
-                    record.restart_count += 1;
-                    record.state =
-                        if next.is_some() { State::Restarting } else { State::Exited };
-                });
-                if let Err(error) = changed {
-                    tracing::error!(%error, sandbox = entry.id, "a failed restart is not kept");
-                }
-                if let Some(next) = next {
-                    inner.restart_later(&entry, next);
-                }
             }
         });
+    }
+
+    /// With the operation lock held: removes a sandbox that stands still and is to remove itself.
+    /// One that was started again meanwhile (`restart`) is left alone.
+    pub(crate) async fn remove_if_asked(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let asked = entry.look(|record| {
+            record.config.auto_remove && matches!(record.state, State::Created | State::Exited)
+        });
+        if asked
+            && self.is_known(&entry.id)
+            && let Err(error) = self.remove_locked(entry, true).await
+        {
+            tracing::error!(%error, sandbox = entry.id, "it could not be removed");
+        }
     }
 }
 
 /// How long to wait before a restart; `None` if the policy wants none.
-fn restart_pause(record: &Record, exit: ExitStatus, finished_at: SystemTime) -> Option<Duration> {
+pub(crate) fn restart_pause(record: &Record, exit: ExitStatus, finished_at: SystemTime) -> Option<Duration> {
     let wanted = !record.stopped_by_user
         && !record.config.auto_remove
         && match record.config.restart {

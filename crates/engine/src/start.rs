@@ -16,14 +16,16 @@ use crate::engine::{Engine, Inner};
 use crate::entry::{Entry, lock};
 use crate::events::Action;
 use crate::ports::{RemoteSandbox, StartRequest};
-use crate::record::{Health, HealthStatus, Record, Resolved, State};
+use crate::record::{Health, Record, Resolved, State};
+use crate::restart::restart_pause;
 
 impl Engine {
     /// Starts a sandbox; false if it ran already.
     ///
     /// # Errors
     /// `NotFound`; `CommandNotFound` and `CommandNotExecutable` if the program cannot be run;
-    /// `Conflict` if a port is taken. The sandbox is then as it was before.
+    /// `Conflict` if a port is taken. The sandbox is then as it was before; one that removes
+    /// itself at its end is removed.
     pub async fn start(&self, reference: &str) -> Result<bool> {
         let entry = self.inner.find(reference)?;
         let _operation = entry.operation.lock().await;
@@ -31,7 +33,11 @@ impl Engine {
             record.stopped_by_user = false;
             record.restart_count = 0;
         })?;
-        self.inner.start_locked(&entry).await
+        let started = self.inner.start_locked(&entry).await;
+        if started.is_err() {
+            self.inner.remove_if_asked(&entry).await;
+        }
+        started
     }
 }
 
@@ -61,23 +67,50 @@ impl Inner {
             }
             Err(error) => {
                 self.release(entry).await;
-                self.launcher.clean(&entry.id).await?;
-                let code = match error.kind() {
-                    bulkhead_model::ErrorKind::CommandNotFound => 127,
-                    bulkhead_model::ErrorKind::CommandNotExecutable => 126,
-                    _ => 128,
-                };
-                let message = error.to_string();
-                let state = if before == State::Created { State::Created } else { State::Exited };
-                entry.change(&*self.store, |record| {
-                    record.state = state;
-                    record.pid = None;
-                    record.error = Some(message);
-                    record.exit = Some(bulkhead_model::ExitStatus { code, oom_killed: false });
-                })?;
-                lock(&entry.early_attachers).clear();
+                if let Err(left) = self.launcher.clean(&entry.id).await {
+                    tracing::error!(error = %left, sandbox = entry.id, "something is left of a failed start");
+                }
+                self.note_failed_start(entry, before, &error);
                 Err(error)
             }
+        }
+    }
+
+    fn note_failed_start(self: &Arc<Self>, entry: &Arc<Entry>, before: State, error: &Error) {
+        let code = match error.kind() {
+            bulkhead_model::ErrorKind::CommandNotFound => 127,
+            bulkhead_model::ErrorKind::CommandNotExecutable => 126,
+            _ => 128,
+        };
+        let exit = bulkhead_model::ExitStatus { code, oom_killed: false };
+        // A restart that fails is tried again, as the policy says.
+        let pause = match before {
+            State::Restarting => restart_pause(&entry.record(), exit, SystemTime::now()),
+            _ => None,
+        };
+        let noted = entry.note(&*self.store, |record| {
+            record.state = match before {
+                State::Created => State::Created,
+                _ if pause.is_some() => State::Restarting,
+                _ => State::Exited,
+            };
+            record.pid = None;
+            record.error = Some(error.to_string());
+            record.exit = Some(exit);
+            if before == State::Restarting {
+                record.finished_at = Some(SystemTime::now());
+            }
+            if pause.is_some() {
+                record.restart_count += 1;
+            }
+        });
+        if let Err(error) = noted {
+            tracing::error!(%error, sandbox = entry.id, "a failed start is not kept");
+        }
+        lock(&entry.early_attachers).clear();
+        self.topology_changed();
+        if let Some(pause) = pause {
+            self.restart_later(entry, pause);
         }
     }
 
@@ -100,20 +133,18 @@ impl Inner {
             status_file: state_dir.join("status.json"),
         };
         let remote = self.launcher.launch(request).await?;
-        if entry.look(|record| !record.ports.is_empty()) {
-            self.sync_ports(&networks).await?;
-        }
-        let early = std::mem::take(&mut *lock(&entry.early_attachers));
-        for (stdin, attacher) in early {
-            let session = remote.attach(stdin).await?;
-            if attacher.send(session).is_err() {
-                tracing::debug!("a client went away before the start");
+        if let Err(error) = self.start_launched(entry, &remote, &networks).await {
+            // If it cannot be discarded, its workload was started.
+            if remote.discard().await.is_err()
+                && let Err(error) = remote.signal(crate::lifecycle::SIGKILL).await
+            {
+                tracing::debug!(%error, "the supervisor is ending already");
             }
+            return Err(error);
         }
-        remote.start().await?;
-        entry.set_remote(Some(Arc::clone(&remote)));
         let started = begun.elapsed();
-        entry.change(&*self.store, |record| {
+        // It runs: that must be known even if it cannot be kept. Adoption finds out by itself.
+        let noted = entry.note(&*self.store, |record| {
             record.state = State::Running;
             record.pid = Some(remote.pid());
             record.started_at = Some(SystemTime::now());
@@ -121,13 +152,33 @@ impl Inner {
             record.exit = None;
             record.start_duration = Some(started);
             record.ready_duration = None;
-            let status = match record.config.health {
-                Some(_) => HealthStatus::Starting,
-                None => HealthStatus::None,
-            };
-            record.health = Health { status, ..Health::default() };
-        })?;
+            record.health = Health::of_new_run(&record.config);
+        });
+        if let Err(error) = noted {
+            tracing::error!(%error, sandbox = entry.id, "a start is not kept");
+        }
         Ok(remote)
+    }
+
+    async fn start_launched(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        remote: &Arc<dyn RemoteSandbox>,
+        networks: &[String],
+    ) -> Result<()> {
+        if entry.look(|record| !record.ports.is_empty()) {
+            self.sync_ports(networks).await?;
+        }
+        // From here on nobody attaches early any more: whoever did is among these.
+        entry.set_remote(Some(Arc::clone(remote)));
+        let early = std::mem::take(&mut *lock(&entry.early_attachers));
+        for (stdin, attacher) in early {
+            let session = remote.attach(stdin).await?;
+            if attacher.send(session).is_err() {
+                tracing::debug!("a client went away before the start");
+            }
+        }
+        remote.start().await
     }
 
     /// Decides everything that the configuration leaves open.
@@ -224,13 +275,12 @@ impl Inner {
         entry.set_remote(None);
         let (attachments, had_ports) =
             entry.look(|record| (record.attachments.clone(), !record.ports.is_empty()));
-        let released = entry.change(&*self.store, |record| {
+        let released = entry.note(&*self.store, |record| {
             record.attachments.clear();
             record.ports.clear();
         });
         if let Err(error) = released {
-            tracing::error!(%error, "a sandbox's addresses are not given back");
-            return;
+            tracing::error!(%error, sandbox = entry.id, "the release of addresses is not kept");
         }
         if had_ports {
             let networks: Vec<_> = attachments.iter().map(|a| a.network_id.clone()).collect();

@@ -8,12 +8,15 @@ use std::time::SystemTime;
 use bulkhead_model::{Error, Result};
 
 use crate::config::MountRequestSource;
-use crate::engine::{Engine, Inner};
+use crate::engine::{Engine, Inner, random_id};
 use crate::entry::lock;
 use crate::events::{Action, Subject};
 use crate::lifecycle::remove_tree;
 use crate::networks::blocking;
 use crate::record::VolumeRecord;
+
+/// How the directory of a volume begins that is being removed: no volume's name does.
+pub(crate) const DOOMED: &str = ".removed-";
 
 impl Engine {
     pub fn volumes(&self) -> Vec<VolumeRecord> {
@@ -91,7 +94,8 @@ impl Inner {
             created_at: SystemTime::now(),
             filled: false,
         });
-        if is_new {
+        // Also if it is known: the end of an earlier process may have come in between.
+        {
             let path = path.clone();
             blocking(move || {
                 std::fs::create_dir_all(&path).map_err(|error| {
@@ -106,13 +110,23 @@ impl Inner {
             let (layers, target, path) = (layers.to_vec(), target.to_owned(), path.clone());
             let images = Arc::clone(&self.images);
             blocking(move || {
-                let empty = std::fs::read_dir(&path)
-                    .map(|mut entries| entries.next().is_none())
-                    .map_err(|error| {
-                        Error::host(format!("read {}", path.display())).with_source(error)
-                    })?;
+                let failed = |error: std::io::Error| {
+                    Error::host(format!("fill {}", path.display())).with_source(error)
+                };
+                let empty =
+                    std::fs::read_dir(&path).map_err(failed)?.next().is_none();
                 if empty {
-                    images.copy_up(&layers, &target, &path)?;
+                    // Filled elsewhere and then put in place: half a copy is never taken for one.
+                    let copy = path.with_file_name("_copy");
+                    match std::fs::remove_dir_all(&copy) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                            return Err(failed(error));
+                        }
+                        _ => {}
+                    }
+                    std::fs::create_dir(&copy).map_err(failed)?;
+                    images.copy_up(&layers, &target, &copy)?;
+                    std::fs::rename(&copy, &path).map_err(failed)?;
                 }
                 Ok(())
             })
@@ -131,10 +145,20 @@ impl Inner {
     }
 
     pub(crate) async fn drop_volume(&self, name: &str) -> Result<()> {
+        let _guard = self.volume_guard.lock().await;
+        // In this order, half a volume is never taken for one: what is left is removed later.
         let directory = self.settings.state_dir.join("volumes").join(name);
-        remove_tree(&directory).await?;
+        let doomed = directory.with_file_name(format!("{DOOMED}{}", random_id()?));
+        match std::fs::rename(&directory, &doomed) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::host(format!("remove {}", directory.display()))
+                    .with_source(error));
+            }
+            _ => {}
+        }
         self.store.delete_volume(name)?;
         lock(&self.volumes).remove(name);
+        remove_tree(&doomed).await?;
         self.emit(Subject::Volume, Action::Remove, name, BTreeMap::new());
         Ok(())
     }

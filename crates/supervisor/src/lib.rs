@@ -23,6 +23,7 @@ mod status;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -98,6 +99,10 @@ impl Supervised {
         let socket = std::os::unix::net::UnixListener::bind(&socket_path).map_err(|error| {
             Error::host(format!("listen on {}", socket_path.display())).with_source(error)
         })?;
+        // Whoever can write to it can run anything in the sandbox.
+        fs::set_permissions(&socket_path, fs::Permissions::from_mode(0o600)).map_err(|error| {
+            Error::host(format!("protect {}", socket_path.display())).with_source(error)
+        })?;
         let log = LogWriter::open(&launch.log_file)?;
         let (sandbox, monitor_cgroup) = launch::create(launch)?;
         let hub = Hub::start(sandbox.take_io(), log);
@@ -137,12 +142,13 @@ impl Supervised {
 fn finish(launch: &Launch, supervised: &Supervised, exit: &server::Exit) -> Result<()> {
     // What was written before the end is in the log before anybody hears of the end.
     supervised.hub.drain();
+    // Whatever fails here, those who wait are told of the end.
     let deleted = supervised.sandbox.delete();
-    if let Some(cgroup) = &supervised.monitor_cgroup {
-        cgroup.kill()?;
-        cgroup.remove()?;
-    }
-    supervised.status.write(&exit.status())?;
+    let cgroup = match &supervised.monitor_cgroup {
+        Some(cgroup) => cgroup.kill().and_then(|()| cgroup.remove()),
+        None => Ok(()),
+    };
+    let written = supervised.status.write(&exit.status());
     supervised.hub.finish(exit.exit_status());
     exit.announce();
     // The run directory goes last and as a whole: its absence says that nothing is left.
@@ -151,7 +157,7 @@ fn finish(launch: &Launch, supervised: &Supervised, exit: &server::Exit) -> Resu
     {
         tracing::warn!(%error, "run directory is left behind");
     }
-    deleted
+    deleted.and(cgroup).and(written)
 }
 
 fn report(report: &CreateReport) {

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bulkhead_model::{Error, ExitStatus, Process, ProcessIo, ProcessSpec, Result, TerminalSize};
 
@@ -13,6 +13,10 @@ use crate::protocol::{
     Channel, FRAME_LIMIT, Reply, Request, read_frame, read_line, write_frame, write_line,
 };
 use crate::status::Status;
+
+/// How long a sandbox waits to be started.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const SIGKILL: i32 = 9;
 
 /// How the workload ended, and who waits to hear of it.
 pub(crate) struct Exit {
@@ -84,6 +88,7 @@ pub(crate) fn serve(supervised: &Arc<Supervised>) -> Result<Exit> {
         ended,
         started: Mutex::new(false),
     });
+    let accepting = Arc::clone(&server);
     let socket = supervised
         .socket
         .try_clone()
@@ -92,7 +97,7 @@ pub(crate) fn serve(supervised: &Arc<Supervised>) -> Result<Exit> {
         for stream in socket.incoming() {
             match stream {
                 Ok(stream) => {
-                    let server = Arc::clone(&server);
+                    let server = Arc::clone(&accepting);
                     std::thread::spawn(move || server.answer_one(stream));
                 }
                 Err(error) => {
@@ -102,7 +107,16 @@ pub(crate) fn serve(supervised: &Arc<Supervised>) -> Result<Exit> {
             }
         }
     });
-    let outcome = outcome.recv().map_err(|_| Error::host("the control socket is closed"))?;
+    let closed = || Error::host("the control socket is closed");
+    let outcome = match outcome.recv_timeout(START_PATIENCE) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Disconnected) => return Err(closed()),
+        Err(RecvTimeoutError::Timeout) => {
+            // Whoever made it may have died before it told us to start, and nobody else will.
+            server.discard_unstarted();
+            outcome.recv().map_err(|_| closed())?
+        }
+    };
     Ok(Exit { outcome, waiters })
 }
 
@@ -163,7 +177,12 @@ impl Server {
         }
         let started_at = SystemTime::now();
         let pid = self.supervised.sandbox.pid();
-        self.supervised.status.write(&Some(Status::Running { started_at, pid }))?;
+        let written = self.supervised.status.write(&Some(Status::Running { started_at, pid }));
+        if written.is_err()
+            && let Err(error) = self.supervised.sandbox.signal(SIGKILL)
+        {
+            tracing::debug!(%error, "the workload has ended already");
+        }
         let server = Arc::clone(self);
         std::thread::spawn(move || {
             let exit = match server.supervised.sandbox.wait() {
@@ -175,7 +194,16 @@ impl Server {
             };
             server.end(Outcome::Exited { started_at, finished_at: SystemTime::now(), exit });
         });
-        Ok(())
+        written
+    }
+
+    fn discard_unstarted(&self) {
+        let mut started = lock(&self.started);
+        if !*started {
+            *started = true;
+            tracing::warn!("nobody starts the sandbox: it is discarded");
+            self.end(Outcome::Discarded);
+        }
     }
 
     fn end(&self, outcome: Outcome) {

@@ -1,5 +1,6 @@
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,7 +16,8 @@ pub enum Status {
     Exited { started_at: SystemTime, finished_at: SystemTime, exit: ExitStatus },
 }
 
-/// The file that outlives the supervisor; written whole, synced and renamed.
+/// The file that outlives the supervisor; written whole and renamed. It is not synced: a power
+/// failure ends every sandbox, which the next daemon finds out without it.
 pub(crate) struct StatusFile {
     path: PathBuf,
 }
@@ -33,7 +35,13 @@ impl StatusFile {
         let text = serde_json::to_vec(status)
             .map_err(|error| Error::host("encode the status").with_source(error))?;
         let temporary = self.path.with_extension("new");
-        let mut file = File::create(&temporary).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(failed)?;
         file.write_all(&text).map_err(failed)?;
         fs::rename(&temporary, &self.path).map_err(failed)
     }

@@ -128,6 +128,7 @@ fn service_plan(engine: &Engine, spec: &ProjectSpec, service: &ServiceSpec) -> R
                 DependencyCondition::CompletedSuccessfully => Condition::CompletedSuccessfully,
             },
             required: dependency.required,
+            restart: dependency.restart,
         })
         .collect();
     Ok(ServicePlan {

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
-use bulkhead_model::{Error, Result};
-use futures_util::future::try_join_all;
+use bulkhead_model::{Error, ErrorKind, Result};
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::plan::{DownOptions, Progress, Stage};
@@ -48,8 +48,11 @@ impl Engine {
             if now.is_empty() {
                 now = std::mem::take(&mut later);
             }
-            try_join_all(now.iter().map(|record| self.take_down(record, &options, &progress)))
-                .await?;
+            // All are carried through, also when one fails: none is left half-removed.
+            join_all(now.iter().map(|record| self.take_down(record, &options, &progress)))
+                .await
+                .into_iter()
+                .collect::<Result<Vec<()>>>()?;
             records = later;
         }
         if !options.services.is_empty() {
@@ -90,11 +93,14 @@ impl Engine {
         let (service, name) = (Some(service_of(record)), Some(record.config.name.as_str()));
         say(progress, service, name, None, Stage::Stopping).await;
         let stop = StopOptions { timeout: options.stop_timeout, signal: None };
-        self.stop(&record.id, stop).await?;
+        // One that removes itself may be quicker.
+        match self.stop(&record.id, stop).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            stopped => drop(stopped?),
+        }
         say(progress, service, name, None, Stage::Removing).await;
         match self.remove(&record.id, true, true).await {
-            // One that removes itself was quicker.
-            Err(error) if error.kind() == bulkhead_model::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => removed?,
         }
         say(progress, service, name, None, Stage::Removed).await;

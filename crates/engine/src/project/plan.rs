@@ -51,6 +51,8 @@ pub struct DependsOn {
     pub condition: Condition,
     /// Whether this service fails if the other does.
     pub required: bool,
+    /// Whether this service is restarted when the other is replaced.
+    pub restart: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

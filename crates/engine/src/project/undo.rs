@@ -61,7 +61,11 @@ async fn undo_step(engine: &Engine, step: Step) -> Result<()> {
     match step {
         Step::Network { id } => engine.remove_network(&id).await,
         Step::Volume { name } => engine.remove_volume(&name).await,
-        Step::Created { id } => engine.remove(&id, true, true).await,
+        Step::Created { id } => match engine.remove(&id, true, true).await {
+            // One that removes itself was quicker.
+            Err(error) if error.kind() == bulkhead_model::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        },
         Step::Started { id } => {
             let at_once = StopOptions { timeout: Some(Duration::from_secs(1)), signal: None };
             engine.stop(&id, at_once).await.map(drop)

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bulkhead_model::{Error, Result};
+use bulkhead_model::{Error, ErrorKind, Result};
 use futures_util::future::{join_all, try_join_all};
 use tokio::sync::{mpsc, watch};
 
@@ -19,6 +19,12 @@ use crate::record::{HealthStatus, Record, State};
 
 /// How many lines of a failed sandbox's log an error shows.
 const LOG_LINES_SHOWN: usize = 10;
+/// How long a replica without a health check runs until it counts as up.
+const STEADY: Duration = Duration::from_millis(250);
+/// The same for one that has ended before.
+const STEADY_AGAIN: Duration = Duration::from_secs(2);
+/// How many restarts an `up` waits through.
+const RESTARTS_TOLERATED: u32 = 3;
 
 impl Engine {
     /// Brings a project to its plan.
@@ -35,9 +41,13 @@ impl Engine {
         let _one_at_a_time = guard.lock().await;
         let journal = Arc::new(Journal::default());
         let before = self.project(&plan.name);
-        let run = Up { engine: self.clone(), plan, options, progress, journal: Arc::clone(&journal) };
+        let run = Up { engine: self.clone(), plan, options, progress, journal: Arc::clone(&journal), replaced: Mutex::default() };
         match run.run().await {
-            Ok(()) => journal.commit(self).await,
+            // Nothing that ran before is taken away until everything new stands.
+            Ok(chosen) => {
+                journal.commit(self).await?;
+                run.remove_superfluous(&chosen).await
+            }
             Err(error) => {
                 journal.undo(self).await;
                 match before {
@@ -90,6 +100,25 @@ struct Up {
     options: UpOptions,
     progress: mpsc::Sender<Progress>,
     journal: Arc<Journal>,
+    /// The services of which a replica was replaced.
+    replaced: Mutex<BTreeSet<String>>,
+}
+
+/// Whether a replica can be sent requests and seems to stay. Without a health check, running for a
+/// while is all that can be asked for, and for longer after it has ended once.
+fn stands(record: &Record) -> bool {
+    let steady = if record.restart_count == 0 { STEADY } else { STEADY_AGAIN };
+    let ran = record.started_at.and_then(|start| start.elapsed().ok());
+    record.is_ready() && (record.config.health.is_some() || ran.is_none_or(|ran| ran >= steady))
+}
+
+/// Whether a replica ends and is restarted again and again.
+fn keeps_ending(before: &Record, now: &Record) -> bool {
+    now.restart_count.saturating_sub(before.restart_count) >= RESTARTS_TOLERATED
+}
+
+fn number_of(record: &Record) -> Option<u32> {
+    record.config.replica.as_ref().map(|replica| replica.number)
 }
 
 /// How far a service has come, for those that depend on it.
@@ -101,7 +130,7 @@ enum Reached {
 }
 
 impl Up {
-    async fn run(&self) -> Result<()> {
+    async fn run(&self) -> Result<BTreeSet<&str>> {
         let chosen = self.chosen()?;
         self.keep_record()?;
         self.make_networks().await?;
@@ -122,7 +151,9 @@ impl Up {
             let waiting = async {
                 let services =
                     self.plan.services.iter().filter(|s| chosen.contains(s.name.as_str()));
-                try_join_all(services.map(|service| self.wait_ready(service))).await
+                try_join_all(services.clone().map(|service| self.wait_ready(service))).await?;
+                // What was the first to stand may have fallen while the last one was waited for.
+                try_join_all(services.map(|service| self.wait_ready_again(service))).await
             };
             match self.options.wait_timeout {
                 None => waiting.await.map(drop)?,
@@ -132,7 +163,7 @@ impl Up {
                 },
             }
         }
-        self.remove_superfluous(&chosen).await
+        Ok(chosen)
     }
 
     /// The services asked for and, unless told otherwise, what they depend on.
@@ -242,9 +273,7 @@ impl Up {
     ) -> Result<()> {
         let existing = self.replicas_of(&service.name);
         for number in 1..=service.replicas {
-            let present = existing.iter().find(|record| {
-                record.config.replica.as_ref().is_some_and(|replica| replica.number == number)
-            });
+            let present = self.present(service, &existing, number);
             if !present.is_some_and(|record| self.is_current(service, record)) {
                 self.say(service, None, Stage::Creating, None).await;
             }
@@ -253,12 +282,26 @@ impl Up {
             self.wait_for(service, dependency, reached).await?;
         }
         let replicas = (1..=service.replicas).map(|number| {
-            let present = existing.iter().find(|record| {
-                record.config.replica.as_ref().is_some_and(|replica| replica.number == number)
-            });
+            let present = self.present(service, &existing, number);
             self.bring_replica(service, number, present)
         });
         join_all(replicas).await.into_iter().collect::<Result<Vec<()>>>().map(drop)
+    }
+
+    /// The replica of a number. There may be a second one, which an `up` whose daemon was killed
+    /// had set aside: it has another name.
+    fn present<'a>(
+        &self,
+        service: &ServicePlan,
+        existing: &'a [Record],
+        number: u32,
+    ) -> Option<&'a Record> {
+        let name = self.replica_name(service, number);
+        let mut fitting = existing.iter().filter(|record| number_of(record) == Some(number));
+        let first = fitting.next();
+        first.filter(|record| record.config.name == name)
+            .or_else(|| fitting.find(|record| record.config.name == name))
+            .or(first)
     }
 
     fn is_current(&self, service: &ServicePlan, record: &Record) -> bool {
@@ -281,6 +324,15 @@ impl Up {
         let name = config.name.clone();
         let id = match present {
             Some(record) if self.is_current(service, record) => {
+                if record.config.name != name {
+                    self.engine.rename(&record.id, &name)?;
+                }
+                if record.state == State::Running && self.follows_replaced(service) {
+                    let options = StopOptions { timeout: self.options.stop_timeout, signal: None };
+                    self.engine.restart(&record.id, options).await?;
+                    self.say(service, Some(&name), Stage::Started, None).await;
+                    return Ok(());
+                }
                 if record.state == State::Running {
                     self.say(service, Some(&name), Stage::Running, None).await;
                     return Ok(());
@@ -316,6 +368,7 @@ impl Up {
 
     async fn set_aside(&self, service: &ServicePlan, record: &Record) -> Result<()> {
         let name = &record.config.name;
+        lock(&self.replaced).insert(service.name.clone());
         self.say(service, Some(name), Stage::Stopping, None).await;
         self.engine.rename(&record.id, &format!("{}_{name}", record.short_id()))?;
         self.journal.note(Step::SetAside {
@@ -327,13 +380,22 @@ impl Up {
         self.engine.stop(&record.id, options).await.map(drop)
     }
 
-    fn replica_config(&self, service: &ServicePlan, number: u32) -> SandboxConfig {
-        let name = service
+    /// Whether a service was replaced that this one is to be restarted with.
+    fn follows_replaced(&self, service: &ServicePlan) -> bool {
+        let replaced = lock(&self.replaced);
+        service.depends_on.iter().any(|other| other.restart && replaced.contains(&other.service))
+    }
+
+    fn replica_name(&self, service: &ServicePlan, number: u32) -> String {
+        service
             .sandbox_name
             .clone()
-            .unwrap_or_else(|| format!("{}-{}-{number}", self.plan.name, service.name));
+            .unwrap_or_else(|| format!("{}-{}-{number}", self.plan.name, service.name))
+    }
+
+    fn replica_config(&self, service: &ServicePlan, number: u32) -> SandboxConfig {
         let mut config = service.template.clone();
-        config.name = name;
+        config.name = self.replica_name(service, number);
         config.replica = Some(Replica {
             project: self.plan.name.clone(),
             service: service.name.clone(),
@@ -390,14 +452,22 @@ impl Up {
         }
     }
 
-    async fn wait_ready(&self, service: &ServicePlan) -> Result<()> {
-        let depended_on_to_end = self.plan.services.iter().any(|other| {
+    /// Whether another service waits for this one's end.
+    fn is_to_end(&self, service: &ServicePlan) -> bool {
+        self.plan.services.iter().any(|other| {
             other.depends_on.iter().any(|dependency| {
                 dependency.service == service.name
                     && dependency.condition == Condition::CompletedSuccessfully
             })
-        });
-        if depended_on_to_end {
+        })
+    }
+
+    async fn wait_ready_again(&self, service: &ServicePlan) -> Result<()> {
+        if self.is_to_end(service) { Ok(()) } else { self.wait_healthy(&service.name).await }
+    }
+
+    async fn wait_ready(&self, service: &ServicePlan) -> Result<()> {
+        if self.is_to_end(service) {
             return self.wait_completed(&service.name).await;
         }
         self.wait_healthy(&service.name).await?;
@@ -411,20 +481,24 @@ impl Up {
         for record in self.replicas_of(service) {
             let settled = self
                 .engine
-                .wait_until(&record.id, |record| {
-                    record.is_ready()
-                        || record.health.status == HealthStatus::Unhealthy
-                        || !record.state.is_active()
+                .wait_until(&record.id, |now| {
+                    stands(now)
+                        || now.state == State::Running && now.health.status == HealthStatus::Unhealthy
+                        || !now.state.is_active()
+                        || keeps_ending(&record, now)
                 })
                 .await;
             let Some(settled) = settled else {
                 return Err(Error::conflict(format!("{service} was removed meanwhile")));
             };
-            if settled.is_ready() {
+            if stands(&settled) {
                 continue;
             }
             let tail = self.engine.log_tail(&settled.id);
             let why = match settled.state {
+                _ if keeps_ending(&record, &settled) => {
+                    format!("ends again and again, the last time with code {}", settled.exit_code())
+                }
                 State::Running | State::Paused => {
                     let last = settled.health.probes.back();
                     let output = last.map(|probe| probe.output.trim()).unwrap_or_default();
@@ -438,15 +512,16 @@ impl Up {
     }
 
     async fn wait_completed(&self, service: &str) -> Result<()> {
-        for record in self.replicas_of(service) {
+        for before in self.replicas_of(service) {
             let ended = self
                 .engine
-                .wait_until(&record.id, |record| {
+                .wait_until(&before.id, |record| {
                     !record.state.is_active() && record.state != State::Created
+                        || keeps_ending(&before, record)
                 })
                 .await;
             if let Some(ended) = ended
-                && ended.exit_code() != 0
+                && (ended.exit_code() != 0 || ended.state.is_active())
             {
                 let tail = self.engine.log_tail(&ended.id);
                 return Err(Error::conflict(format!(
@@ -483,14 +558,24 @@ impl Up {
             let service = self.plan.services.iter().find(|s| s.name == replica.service);
             let superfluous = match service {
                 Some(service) => {
-                    chosen.contains(service.name.as_str()) && replica.number > service.replicas
+                    let name = self.replica_name(service, replica.number);
+                    chosen.contains(service.name.as_str())
+                        && (replica.number > service.replicas || record.config.name != name)
                 }
                 None => self.options.remove_orphans,
             };
             if superfluous {
                 let options = StopOptions { timeout: self.options.stop_timeout, signal: None };
-                self.engine.stop(&record.id, options).await?;
-                self.engine.remove(&record.id, true, true).await?;
+                let stopped = self.engine.stop(&record.id, options).await.map(drop);
+                let removed = match stopped {
+                    Ok(()) => self.engine.remove(&record.id, true, true).await,
+                    failed => failed,
+                };
+                match removed {
+                    // One that removes itself was quicker.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
                 let removed = Progress {
                     service: Some(replica.service.clone()),
                     sandbox: Some(record.config.name.clone()),
