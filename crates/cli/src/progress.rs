@@ -156,7 +156,10 @@ impl Progress {
         if self.quiet || !self.look.terminal || self.rows.is_empty() {
             return;
         }
-        let lines = self.render(Instant::now(), terminal::stderr_columns());
+        let (rows, columns) = terminal::stderr_size();
+        let mut lines = self.render(Instant::now(), columns);
+        // What has scrolled out of sight cannot be drawn over.
+        lines.drain(..lines.len().saturating_sub(rows.saturating_sub(1)));
         let mut text = String::new();
         if self.drawn > 0 {
             text.push_str(&format!("\x1b[{}A", self.drawn));

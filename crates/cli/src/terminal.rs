@@ -12,11 +12,11 @@ pub fn size() -> Option<(u16, u16)> {
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
-/// Columns of stderr's terminal, for what is redrawn on it.
-pub fn stderr_columns() -> usize {
+/// Rows and columns of stderr's terminal, for what is redrawn on it.
+pub fn stderr_size() -> (usize, usize) {
     match termios::tcgetwinsize(io::stderr()) {
-        Ok(size) if size.ws_col > 0 => size.ws_col.into(),
-        _ => 80,
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
+        _ => (24, 80),
     }
 }
 
