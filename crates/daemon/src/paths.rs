@@ -93,21 +93,30 @@ impl Paths {
 
     pub(crate) fn make(&self) -> Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        for directory in [
-            &self.run,
-            &self.state,
-            &self.cache,
-            &self.data_plane(),
-            &self.run.join("sandboxes"),
-            &self.state.join("sandboxes"),
-            &self.state.join("volumes"),
+        use std::os::unix::fs::PermissionsExt;
+        // Others may pass through (a monitor's user reaches what it was given), but not list;
+        // what is said of all services, with their addresses, they may not see at all.
+        for (directory, mode) in [
+            (&self.run, 0o711),
+            (&self.state, 0o711),
+            (&self.cache, 0o711),
+            (&self.data_plane(), 0o700),
+            (&self.run.join("sandboxes"), 0o711),
+            (&self.state.join("sandboxes"), 0o711),
+            (&self.state.join("volumes"), 0o711),
         ] {
-            std::fs::DirBuilder::new().recursive(true).mode(0o711).create(directory).map_err(
-                |error| {
-                    Error::host(format!("make directory {}", directory.display()))
-                        .with_source(error)
-                },
-            )?;
+            let failed = |error: std::io::Error| {
+                Error::host(format!(
+                    "make directory {}: is the file system full or read-only?",
+                    directory.display()
+                ))
+                .with_source(error)
+            };
+            std::fs::DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(failed)?;
+            if *directory == self.data_plane() {
+                std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode))
+                    .map_err(failed)?;
+            }
         }
         Ok(())
     }

@@ -66,6 +66,7 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(async |uri: Uri| {
             (StatusCode::NOT_FOUND, Json(json!({ "message": format!("page not found: {}", uri.path()) })))
         })
+        .layer(middleware::map_response(crate::error::in_our_form))
         .layer(middleware::map_response(system::add_headers))
         .layer(axum::extract::DefaultBodyLimit::max(8 << 20))
         .with_state(app)

@@ -67,14 +67,7 @@ pub fn main(options: Options) -> ExitCode {
 
 async fn serve(options: Options) -> Result<()> {
     let paths = options.paths;
-    paths.make()?;
     let lock = lock(&paths)?;
-    match std::fs::remove_dir_all(paths.builds()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::host("remove what an interrupted build has left").with_source(error));
-        }
-        _ => {}
-    }
     let store = Arc::new(SqliteStore::open(&paths.database())?);
     let images = Arc::new(ImageStore::open(paths.images())?);
     let launcher = Arc::new(SupervisorLauncher::new(paths.clone()));
@@ -86,6 +79,13 @@ async fn serve(options: Options) -> Result<()> {
     let engine = Engine::new(settings, store, Arc::clone(&launcher) as _, images)?;
     let data_plane = DataPlane::new(&paths, options.gateway);
     engine.adopt_all().await?;
+    // After the adoption, which ends the steps of builds that an earlier daemon ran.
+    match std::fs::remove_dir_all(paths.builds()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::error!(%error, "something is left of an interrupted build");
+        }
+        _ => {}
+    }
     tokio::spawn(data_plane.clone().feed(engine.clone()));
     let app: App = Arc::new(AppState {
         engine,
@@ -110,17 +110,32 @@ async fn serve(options: Options) -> Result<()> {
 
 /// One daemon a root: the second is refused.
 fn lock(paths: &Paths) -> Result<File> {
+    use std::os::unix::fs::MetadataExt;
     let path = paths.lock();
-    let file = File::create(&path)
-        .map_err(|error| Error::host(format!("open {}", path.display())).with_source(error))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-        Error::conflict(format!(
-            "another daemon runs for {}: use it, stop it, or give another --root",
-            paths.run.display()
-        ))
-        .with_source(std::io::Error::from(error))
-    })?;
-    Ok(file)
+    let failed = |error: std::io::Error| {
+        Error::host(format!("open {}", path.display())).with_source(error)
+    };
+    loop {
+        paths.make()?;
+        let file = match File::create(&path) {
+            // A daemon at its end has just removed the directory.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(failed)?,
+        };
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+            Error::conflict(format!(
+                "another daemon runs for {}: use it, stop it, or give another --root",
+                paths.run.display()
+            ))
+            .with_source(std::io::Error::from(error))
+        })?;
+        // The file may have been removed between the two: then it locks nothing any more.
+        let held = file.metadata().map_err(failed)?.ino();
+        if std::fs::metadata(&path).is_ok_and(|found| found.ino() == held) {
+            paths.make()?;
+            return Ok(file);
+        }
+    }
 }
 
 fn listen(path: &Path) -> Result<UnixListener> {
@@ -178,7 +193,18 @@ async fn accept(listener: &UnixListener, app: &App) -> Result<bool> {
             }
         };
         let router = router.clone();
-        let service = service_fn(move |request| router.clone().call(strip_version(request)));
+        let service = service_fn(move |request| {
+            let answer = router.clone().call(strip_version(request));
+            // In a task of its own: a client that goes away must not break off a start or a
+            // removal in the middle, and a panic becomes an answer.
+            let answer = tokio::spawn(answer);
+            async move {
+                Ok::<_, std::convert::Infallible>(match answer.await {
+                    Ok(Ok(response)) => response,
+                    Err(error) => crate::error::died(&error),
+                })
+            }
+        });
         tokio::spawn(async move {
             let served = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)

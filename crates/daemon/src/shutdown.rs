@@ -1,6 +1,8 @@
 //! The end of an instance: the data plane stops, networks go, and so do the directories if
 //! nothing is kept in them.
 
+use std::path::Path;
+
 use bulkhead_model::{Error, Result};
 
 use crate::app::AppState;
@@ -28,17 +30,33 @@ pub(crate) fn remove_if_empty(app: &AppState) -> Result<()> {
         || !engine.volumes().is_empty()
         || !engine.projects().is_empty();
     let Paths { run, state, .. } = &app.paths;
-    let mut doomed = vec![run];
     if !keeps {
-        doomed.push(state);
+        remove(state, std::fs::remove_dir_all(state))?;
     }
-    for directory in doomed {
-        match std::fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::host(format!("remove {}", directory.display())).with_source(error));
-            }
-            _ => {}
-        }
+    // The lock goes last: until then no other daemon begins to use the directory.
+    let lock = app.paths.lock();
+    let entries = std::fs::read_dir(run)
+        .map_err(|error| Error::host(format!("read {}", run.display())).with_source(error))?;
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| *path != lock) {
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        remove(&path, removed)?;
+    }
+    remove(&lock, std::fs::remove_file(&lock))?;
+    if let Err(error) = std::fs::remove_dir(run) {
+        tracing::debug!(%error, "another daemon uses the directory already");
     }
     Ok(())
+}
+
+fn remove(path: &Path, removed: std::io::Result<()>) -> Result<()> {
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::host(format!("remove {}", path.display())).with_source(error))
+        }
+        _ => Ok(()),
+    }
 }

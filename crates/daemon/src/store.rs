@@ -1,5 +1,6 @@
 //! Records in SQLite: one table per kind of record, the record itself as JSON.
 
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
@@ -27,6 +28,21 @@ impl SqliteStore {
         let failed = |error: rusqlite::Error| {
             Error::host(format!("open the database {}", path.display())).with_source(error)
         };
+        // The workloads' environments are in it, where people keep passwords. SQLite gives the
+        // files beside it the same mode.
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)))
+            .map_err(|error| {
+                Error::host(format!(
+                    "open the database {}: is the file system full or read-only?",
+                    path.display()
+                ))
+                .with_source(error)
+            })?;
         let connection = Connection::open(path).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;

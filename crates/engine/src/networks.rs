@@ -85,8 +85,9 @@ impl Inner {
         self: &Arc<Self>,
         request: NetworkRequestNew,
     ) -> Result<NetworkRecord> {
+        crate::volumes::check_name(&request.name, "network")?;
         let mut ensured = self.ensured.lock().await;
-        if self.network(&request.name).is_ok() {
+        if lock(&self.networks).values().any(|network| network.name() == request.name) {
             return Err(Error::conflict(format!(
                 "network with name {} already exists",
                 request.name

@@ -83,7 +83,7 @@ impl Inner {
         labels: BTreeMap<String, String>,
         image: Option<(&[PathBuf], &str)>,
     ) -> Result<PathBuf> {
-        check_name(name)?;
+        check_name(name, "volume")?;
         let path = self.volume_path(name);
         let _guard = self.volume_guard.lock().await;
         let known = lock(&self.volumes).get(name).cloned();
@@ -164,13 +164,14 @@ impl Inner {
     }
 }
 
-fn check_name(name: &str) -> Result<()> {
+/// Names become paths and words of commands.
+pub(crate) fn check_name(name: &str, what: &str) -> Result<()> {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if first && rest && name.len() <= 255 {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "\"{name}\" is no volume name: use letters, digits, '_', '.' and '-', the first a letter or digit"
+        "\"{name}\" is no {what} name: use letters, digits, '_', '.' and '-', the first a letter or digit"
     )))
 }

@@ -11,6 +11,7 @@ use bulkhead_engine::{
 use bulkhead_image::Image;
 use bulkhead_model::{ByteSize, Error, Kind, ProcessSpec, Result, TerminalSize};
 use bulkhead_network::Protocol;
+use serde_json::Value;
 
 use super::limits::{refuse_unsupported, resources, security};
 use super::mounts::mounts;
@@ -24,6 +25,10 @@ const DEFAULT_STOP_SIGNAL: i32 = 15;
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 const DEFAULT_START_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_RETRIES: u32 = 3;
+/// Docker's smallest pause between probes.
+const MINIMUM_INTERVAL: Duration = Duration::from_millis(1);
+/// What Linux takes as a host's name, in bytes.
+const MAXIMUM_HOSTNAME: usize = 64;
 
 /// Merges a request with its image.
 ///
@@ -35,6 +40,7 @@ pub(crate) fn sandbox_config(
     image: &Image,
 ) -> Result<SandboxConfig> {
     let host = body.host_config.clone().unwrap_or_default();
+    refuse_zero_bytes(body)?;
     refuse_unsupported(&host)?;
     let kind = kind(&host)?;
     let process = process(body, &host, image)?;
@@ -53,7 +59,7 @@ pub(crate) fn sandbox_config(
         image_id: image.id.to_string(),
         layers: image.layers.clone(),
         chain_id: image.chain_id.clone(),
-        hostname: body.hostname.clone().filter(|name| !name.is_empty()),
+        hostname: hostname(body)?,
         process,
         mounts: mounts(body, &host, image.config.config.volumes.keys())?,
         network,
@@ -85,6 +91,35 @@ pub(crate) fn sandbox_config(
     })
 }
 
+/// No program, variable or path can hold one, and the kernel would cut the text there.
+fn refuse_zero_bytes(body: &ContainerCreateBody) -> Result<()> {
+    fn has_one(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(items) => items.iter().any(has_one),
+            Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_one(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    let value = serde_json::to_value(body)
+        .map_err(|error| Error::host("encode the request").with_source(error))?;
+    if has_one(&value) {
+        return Err(Error::invalid("the request has a zero byte in a text: leave it out"));
+    }
+    Ok(())
+}
+
+fn hostname(body: &ContainerCreateBody) -> Result<Option<String>> {
+    let Some(name) = body.hostname.clone().filter(|name| !name.is_empty()) else { return Ok(None) };
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if name.len() <= MAXIMUM_HOSTNAME && name.bytes().all(fits) {
+        return Ok(Some(name));
+    }
+    Err(Error::invalid(format!(
+        "invalid hostname '{name}': use at most {MAXIMUM_HOSTNAME} letters, digits, '-', '_' and '.'"
+    )))
+}
+
 fn kind(host: &HostConfig) -> Result<Kind> {
     match host.runtime.as_deref() {
         // `runc` is what a stock client sends for a container.
@@ -93,7 +128,7 @@ fn kind(host: &HostConfig) -> Result<Kind> {
     }
 }
 
-fn checked_name(name: &str) -> Result<String> {
+pub(crate) fn checked_name(name: &str) -> Result<String> {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if first && rest && name.len() >= 2 && name.len() <= 200 {
@@ -309,6 +344,20 @@ fn health(given: Option<&HealthConfig>, image: &Image) -> Result<Option<HealthCh
             )));
         }
     };
+    let times: [(&str, fn(&HealthConfig) -> Option<i64>); 4] = [
+        ("Interval", |health| health.interval),
+        ("Timeout", |health| health.timeout),
+        ("StartPeriod", |health| health.start_period),
+        ("StartInterval", |health| health.start_interval),
+    ];
+    for (name, read) in times {
+        let nanos = given.and_then(read).unwrap_or(0);
+        if nanos != 0 && Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)) < MINIMUM_INTERVAL {
+            return Err(Error::invalid(format!(
+                "{name} in Healthcheck cannot be less than 1ms: leave it out, or give nanoseconds"
+            )));
+        }
+    }
     let nanoseconds = |read: fn(&HealthConfig) -> Option<i64>, default: Duration| {
         given
             .and_then(read)

@@ -13,11 +13,19 @@ use bulkhead_engine::{
 };
 use bulkhead_model::{Error, Result};
 
-use super::create::sandbox_config;
+use super::create::{checked_name, sandbox_config};
 
 /// # Errors
 /// `NotFound` naming every service whose image is missing; what `sandbox_config` says of one.
 pub(crate) fn plan(engine: &Engine, spec: &ProjectSpec) -> Result<ProjectPlan> {
+    let first = spec.name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+    if !first || !spec.name.bytes().all(fits) || spec.name.len() > 128 {
+        return Err(Error::invalid(format!(
+            "'{}' is no project name: use lower-case letters, digits, '-' and '_', the first a letter or digit",
+            spec.name
+        )));
+    }
     let services =
         spec.services.iter().map(|service| service_plan(engine, spec, service)).collect::<Result<_>>()?;
     let networks = spec
@@ -131,6 +139,9 @@ fn service_plan(engine: &Engine, spec: &ProjectSpec, service: &ServiceSpec) -> R
             restart: dependency.restart,
         })
         .collect();
+    if let Some(name) = &service.container_name {
+        checked_name(name).map_err(of_service)?;
+    }
     Ok(ServicePlan {
         name: service.name.clone(),
         template,

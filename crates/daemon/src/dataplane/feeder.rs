@@ -27,6 +27,8 @@ pub(crate) struct DataPlane {
 }
 
 struct Inner {
+    /// Held while the process is told something; true once it was told to end.
+    ended: tokio::sync::Mutex<bool>,
     directory: PathBuf,
     gateway: Option<SocketAddr>,
     applied: watch::Sender<Applied>,
@@ -36,6 +38,7 @@ impl DataPlane {
     pub(crate) fn new(paths: &Paths, gateway: Option<SocketAddr>) -> Self {
         Self {
             inner: Arc::new(Inner {
+                ended: tokio::sync::Mutex::default(),
                 directory: paths.data_plane(),
                 gateway,
                 applied: watch::Sender::new(Applied::default()),
@@ -49,10 +52,13 @@ impl DataPlane {
         loop {
             let revision = *changes.borrow_and_update();
             match self.push(&engine, revision).await {
-                Ok(applied) => {
+                Ok(None) => return,
+                Ok(Some(applied)) => {
                     self.inner.applied.send_replace(applied);
-                    if changes.changed().await.is_err() {
-                        return;
+                    tokio::select! {
+                        changed = changes.changed() => if changed.is_err() { return },
+                        // It was killed: the next push starts it again.
+                        () = self.gone() => tracing::warn!("the data plane is gone"),
                     }
                 }
                 Err(error) => {
@@ -83,8 +89,21 @@ impl DataPlane {
         self.now().gateway.or(self.inner.gateway)
     }
 
+    /// Waits until the process is gone: it never answers a connection without a request.
+    async fn gone(&self) {
+        let socket = self.inner.directory.join(SOCKET_FILE);
+        if let Ok(stream) = UnixStream::connect(&socket).await {
+            let mut line = String::new();
+            if let Err(error) = BufReader::new(stream).read_line(&mut line).await {
+                tracing::debug!(%error, "connection to the data plane");
+            }
+        }
+    }
+
     /// Ends the data plane.
     pub(crate) async fn stop(&self) -> Result<()> {
+        let mut ended = self.inner.ended.lock().await;
+        *ended = true;
         if let Ok(applied) = self.ask("stop").await {
             let process = format!("/proc/{}", applied.pid);
             let gone = async {
@@ -99,7 +118,12 @@ impl DataPlane {
         Ok(())
     }
 
-    async fn push(&self, engine: &Engine, revision: u64) -> Result<Applied> {
+    /// `None` once the data plane was told to end.
+    async fn push(&self, engine: &Engine, revision: u64) -> Result<Option<Applied>> {
+        let ended = self.inner.ended.lock().await;
+        if *ended {
+            return Ok(None);
+        }
         let topology = engine.topology();
         let snapshot = snapshot(revision, self.inner.gateway, &topology);
         let path = self.inner.directory.join(SNAPSHOT_FILE);
@@ -110,10 +134,10 @@ impl DataPlane {
         written
             .map_err(|error| Error::host(format!("write {}", path.display())).with_source(error))?;
         match self.ask("reload").await {
-            Ok(applied) => Ok(applied),
+            Ok(applied) => Ok(Some(applied)),
             Err(_) => {
                 self.spawn().await?;
-                self.ask("reload").await
+                self.ask("reload").await.map(Some)
             }
         }
     }

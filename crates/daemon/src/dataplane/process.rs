@@ -116,6 +116,8 @@ impl Plane {
                 self.stop.notify_one();
                 Applied { pid: std::process::id(), ..Applied::default() }
             }
+            // The daemon holds a connection to notice our end.
+            "" => return Ok(()),
             other => return Err(Error::channel(format!("unknown request '{other}'"))),
         };
         let mut text = serde_json::to_vec(&applied)

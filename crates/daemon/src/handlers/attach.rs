@@ -4,7 +4,8 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
-use bulkhead_engine::Attached;
+use bulkhead_api::docker::ContainerCreateBody;
+use bulkhead_engine::{Attached, Record};
 use bulkhead_model::{Error, TerminalSize};
 
 use super::query::{Size, is_true};
@@ -35,7 +36,13 @@ pub(crate) async fn attach(
             }
         }
     };
-    hijack(request, terminal, wanted, session, |_| {})
+    hijack(request, terminal, stdin_once(&record), wanted, session, |_| {})
+}
+
+/// Whether the workload's stdin ends with its first client, as `docker run -i` asks for.
+fn stdin_once(record: &Record) -> bool {
+    serde_json::from_str::<ContainerCreateBody>(&record.config.source)
+        .is_ok_and(|body| body.stdin_once.unwrap_or(false))
 }
 
 pub(crate) async fn resize(

@@ -8,12 +8,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bulkhead_api::docker::ContainerCreateBody;
 use bulkhead_engine::{Engine, Record, State as SandboxState, StopOptions, WaitFor};
-use bulkhead_model::Error;
+use bulkhead_model::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 use super::query::{Filters, is_true};
 use crate::app::App;
-use crate::convert::create::sandbox_config;
+use crate::convert::create::{checked_name, sandbox_config};
 use crate::convert::inspect;
 use crate::convert::signal::parse_signal;
 use crate::convert::status::{health_word, state_word};
@@ -172,7 +172,7 @@ pub(crate) async fn rename(
     if name.is_empty() {
         return Err(Error::invalid("Neither old nor new names may be empty").into());
     }
-    app.engine.rename(&id, name)?;
+    app.engine.rename(&id, &checked_name(name.trim_start_matches('/'))?)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -215,8 +215,12 @@ pub(crate) async fn prune(State(app): State<App>, Query(query): Parameters) -> A
     for record in app.engine.list() {
         let idle = matches!(record.state, SandboxState::Created | SandboxState::Exited);
         if idle && filters.labels(&record.config.labels) {
-            app.engine.remove(&record.id, false, false).await?;
-            deleted.push(record.id);
+            match app.engine.remove(&record.id, false, false).await {
+                Ok(()) => deleted.push(record.id),
+                // Started or removed meanwhile.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     Ok(Json(json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 })))

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
@@ -21,11 +21,18 @@ pub(crate) async fn events(
 ) -> ApiResult<Response> {
     let filters = Filters::parse(query.get("filters"))?;
     let mut events = app.engine.events();
+    let over = tokio::time::sleep(match super::logs::parse_time(query.get("until"))? {
+        // Tokio's own longest time: for ever.
+        None => Duration::MAX,
+        Some(until) => until.duration_since(SystemTime::now()).unwrap_or_default(),
+    });
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, Error>>(16);
     tokio::spawn(async move {
+        tokio::pin!(over);
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
+                () = &mut over => return,
                 () = sender.closed() => return,
             };
             let event = match event {

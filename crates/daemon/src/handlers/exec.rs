@@ -3,7 +3,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::{Output, State as SandboxState};
+use bulkhead_engine::{Output, Session, State as SandboxState};
 use bulkhead_model::{Error, ProcessSpec, TerminalSize};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::query::Size;
 use super::stream::{Wanted, hijack};
 use crate::app::{App, ExecRecord, ExecState};
 use crate::convert::create::set_variable;
-use crate::error::ApiResult;
+use crate::error::{ApiResult, message_of};
 
 /// How many ended execs are remembered.
 const ENDED_KEPT: usize = 256;
@@ -140,7 +140,13 @@ pub(crate) async fn start(
                 _ => 128,
             };
             app.with_exec(&id, |exec| exec.state = ExecState::Exited(code));
-            return Err(error.into());
+            if options.detach || code == 128 {
+                return Err(error.into());
+            }
+            // As Docker: the client is attached, reads why, and asks for the exit code.
+            let session = explained(&message_of(&error));
+            let wanted = Wanted { stdout: true, stderr: true };
+            return hijack(request, terminal, true, wanted, async move { Ok(session) }, |_| {});
         }
     };
     app.with_exec(&id, |exec| {
@@ -172,7 +178,18 @@ pub(crate) async fn start(
         tracing::trace!(%error, "the exec has ended already");
     }
     let wanted = Wanted { stdout: true, stderr: true };
-    hijack(request, terminal || options.tty, wanted, async move { Ok(session) }, finish)
+    hijack(request, terminal || options.tty, true, wanted, async move { Ok(session) }, finish)
+}
+
+/// A session that says why there is none.
+fn explained(message: &str) -> Session {
+    let (input, _) = tokio::sync::mpsc::channel(1);
+    let (outputs, output) = tokio::sync::mpsc::channel(1);
+    let text = Bytes::from(format!("OCI runtime exec failed: exec failed: {message}\r\n"));
+    if outputs.try_send(Output::Stdout(text)).is_err() {
+        tracing::trace!("the queue takes one");
+    }
+    Session { input, output }
 }
 
 fn parse_body(bytes: &Bytes) -> Result<ExecStart, Error> {

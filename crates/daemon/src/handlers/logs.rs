@@ -79,7 +79,7 @@ pub(crate) async fn logs(
 }
 
 /// Seconds since 1970 with an optional fraction, or RFC 3339; 0 and nothing are no limit.
-fn parse_time(text: Option<&String>) -> Result<Option<SystemTime>, Error> {
+pub(super) fn parse_time(text: Option<&String>) -> Result<Option<SystemTime>, Error> {
     let Some(text) = text.filter(|text| !text.is_empty() && *text != "0") else { return Ok(None) };
     let wrong = || Error::invalid(format!("'{text}' is no time: use seconds since 1970 or RFC 3339"));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bulkhead_engine::{Engine, NetworkRecord, NetworkRequestNew};
-use bulkhead_model::Error;
+use bulkhead_model::{Error, ErrorKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -98,8 +98,12 @@ pub(crate) async fn prune(State(app): State<App>) -> ApiResult<Json<Value>> {
     let mut deleted = Vec::new();
     for network in app.engine.networks() {
         if app.engine.network_members(network.id()).is_empty() {
-            app.engine.remove_network(network.id()).await?;
-            deleted.push(network.name().to_owned());
+            match app.engine.remove_network(network.id()).await {
+                Ok(()) => deleted.push(network.name().to_owned()),
+                // In use or removed by now.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     Ok(Json(json!({ "NetworksDeleted": deleted })))

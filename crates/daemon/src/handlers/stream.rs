@@ -37,9 +37,11 @@ pub(crate) fn content_type(terminal: bool) -> HeaderValue {
 
 /// Answers with `101 UPGRADED` (or `200` where the client did not ask for an upgrade, as old ones
 /// do not) and carries a session over the connection. `session` is awaited after the answer.
+/// With `close_stdin` the process's stdin ends with the client's.
 pub(crate) fn hijack(
     mut request: Request<Body>,
     terminal: bool,
+    close_stdin: bool,
     wanted: Wanted,
     session: impl Future<Output = Result<Session, Error>> + Send + 'static,
     finished: impl FnOnce(Option<ExitStatus>) + Send + 'static,
@@ -56,7 +58,7 @@ pub(crate) fn hijack(
             }
         };
         match session.await {
-            Ok(session) => finished(carry(io, session, terminal, wanted).await),
+            Ok(session) => finished(carry(io, session, terminal, close_stdin, wanted).await),
             Err(error) => {
                 tracing::debug!(%error, "a stream did not begin");
                 finished(None);
@@ -79,6 +81,7 @@ async fn carry(
     io: TokioIo<hyper::upgrade::Upgraded>,
     session: Session,
     terminal: bool,
+    close_stdin: bool,
     wanted: Wanted,
 ) -> Option<ExitStatus> {
     let (mut reader, mut writer) = tokio::io::split(io);
@@ -97,7 +100,7 @@ async fn carry(
             }
         }
         // The client has closed its side, or is gone: either way no more input comes.
-        if input.send(Input::Close).await.is_err() {
+        if close_stdin && input.send(Input::Close).await.is_err() {
             tracing::trace!("the process was quicker");
         }
     });
