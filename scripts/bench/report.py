@@ -69,7 +69,7 @@ def machine(binary):
         "memory": f"{memory_kib / 2**20:.0f} GiB",
         "kernel": platform.release(),
         "system": found("/etc/os-release", r'PRETTY_NAME="(.+)"'),
-        "bulkhead": version([binary, "version"]),
+        "bulkhead": version([binary, "--version"]),
         "docker": version(["dockerd", "--version"]),
         "podman": version(["podman", "--version"]),
         "QEMU": version(["qemu-system-x86_64", "--version"]),
