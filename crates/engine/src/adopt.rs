@@ -69,8 +69,11 @@ impl Engine {
                 log_failure(crate::lifecycle::remove_tree(&directory).await, &name);
             }
         }
-        let bridges: Vec<String> =
-            self.networks().into_iter().map(|network| network.spec.bridge).collect();
+        let bridges: Vec<String> = self
+            .networks()
+            .into_iter()
+            .map(|network| network.spec.bridge)
+            .collect();
         let root = self.inner.settings.root.clone();
         let removed = blocking(move || {
             let instance = bulkhead_network::Instance::new(&root);
@@ -160,7 +163,10 @@ impl Inner {
                         return self.take_back_start(entry, &record).await;
                     }
                     None => {
-                        let killed = ExitStatus { code: 137, oom_killed: false };
+                        let killed = ExitStatus {
+                            code: 137,
+                            oom_killed: false,
+                        };
                         self.ended(entry, killed, SystemTime::now()).await;
                     }
                 }
@@ -196,6 +202,11 @@ impl Inner {
 }
 
 fn names_in(directory: &std::path::Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
 }

@@ -71,11 +71,20 @@ pub struct MountRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountRequestSource {
     /// A named volume, made if it does not exist; a new one gets the image's files at the target.
-    Volume { name: String, copy_up: bool },
+    Volume {
+        name: String,
+        copy_up: bool,
+    },
     /// Goes with the sandbox.
     AnonymousVolume,
-    Bind { path: PathBuf, create: bool },
-    Tmpfs { size: Option<ByteSize>, mode: Option<u32> },
+    Bind {
+        path: PathBuf,
+        create: bool,
+    },
+    Tmpfs {
+        size: Option<ByteSize>,
+        mode: Option<u32>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -122,7 +131,9 @@ pub enum RestartPolicy {
     #[default]
     No,
     /// After an exit code other than 0; at most this often, 0 is without limit.
-    OnFailure { maximum: u32 },
+    OnFailure {
+        maximum: u32,
+    },
     Always,
     UnlessStopped,
 }

@@ -58,7 +58,10 @@ pub(crate) struct Inner {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Engine").field("settings", &self.inner.settings).finish_non_exhaustive()
+        formatter
+            .debug_struct("Engine")
+            .field("settings", &self.inner.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,11 +79,17 @@ impl Engine {
         let sandboxes = store.sandboxes()?.into_iter();
         let sandboxes = sandboxes.map(|record| (record.id.clone(), Arc::new(Entry::new(record))));
         let networks = store.networks()?.into_iter();
-        let networks = networks.map(|record| (record.id().to_owned(), record)).collect();
+        let networks = networks
+            .map(|record| (record.id().to_owned(), record))
+            .collect();
         let volumes = store.volumes()?.into_iter();
-        let volumes = volumes.map(|record| (record.name.clone(), record)).collect();
+        let volumes = volumes
+            .map(|record| (record.name.clone(), record))
+            .collect();
         let projects = store.projects()?.into_iter();
-        let projects = projects.map(|record| (record.name.clone(), record)).collect();
+        let projects = projects
+            .map(|record| (record.name.clone(), record))
+            .collect();
         Ok(Self {
             inner: Arc::new(Inner {
                 settings,
@@ -117,7 +126,12 @@ impl Engine {
 
     /// All sandboxes, the newest first.
     pub fn list(&self) -> Vec<Record> {
-        let mut records: Vec<_> = self.inner.entries().iter().map(|entry| entry.record()).collect();
+        let mut records: Vec<_> = self
+            .inner
+            .entries()
+            .iter()
+            .map(|entry| entry.record())
+            .collect();
         records.sort_by(|a, b| b.created_at.cmp(&a.created_at));
         records
     }
@@ -138,9 +152,15 @@ impl Engine {
         let id = random_id()?;
         let record = Record::new(id.clone(), config);
         {
-            let mut sandboxes = self.inner.sandboxes.write().unwrap_or_else(|p| p.into_inner());
+            let mut sandboxes = self
+                .inner
+                .sandboxes
+                .write()
+                .unwrap_or_else(|p| p.into_inner());
             let name = &record.config.name;
-            let taken = sandboxes.values().find(|entry| entry.look(|other| other.config.name == *name));
+            let taken = sandboxes
+                .values()
+                .find(|entry| entry.look(|other| other.config.name == *name));
             if let Some(other) = taken {
                 return Err(Error::conflict(format!(
                     "the name \"{name}\" is taken by sandbox {}: remove or rename it, or choose another name",
@@ -162,7 +182,11 @@ impl Engine {
         let entry = self.inner.find(reference)?;
         {
             // Held until the new name is in the record: no other takes it meanwhile.
-            let sandboxes = self.inner.sandboxes.write().unwrap_or_else(|p| p.into_inner());
+            let sandboxes = self
+                .inner
+                .sandboxes
+                .write()
+                .unwrap_or_else(|p| p.into_inner());
             let taken = sandboxes.values().find(|other| {
                 other.id != entry.id && other.look(|record| record.config.name == name)
             });
@@ -172,7 +196,9 @@ impl Engine {
                     &other.id[..12]
                 )));
             }
-            entry.change(&*self.inner.store, |record| name.clone_into(&mut record.config.name))?;
+            entry.change(&*self.inner.store, |record| {
+                name.clone_into(&mut record.config.name)
+            })?;
         }
         self.inner.emit_sandbox(&entry.record(), Action::Rename, []);
         self.inner.topology_changed();
@@ -191,7 +217,12 @@ impl Engine {
 
 impl Inner {
     pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
-        self.sandboxes.read().unwrap_or_else(|p| p.into_inner()).values().cloned().collect()
+        self.sandboxes
+            .read()
+            .unwrap_or_else(|p| p.into_inner())
+            .values()
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn find(&self, reference: &str) -> Result<Arc<Entry>> {
@@ -200,7 +231,10 @@ impl Inner {
         if let Some(entry) = sandboxes.get(reference) {
             return Ok(Arc::clone(entry));
         }
-        if let Some(entry) = sandboxes.values().find(|entry| entry.look(|r| r.config.name == reference)) {
+        if let Some(entry) = sandboxes
+            .values()
+            .find(|entry| entry.look(|r| r.config.name == reference))
+        {
             return Ok(Arc::clone(entry));
         }
         let hexadecimal = !reference.is_empty() && reference.bytes().all(|b| b.is_ascii_hexdigit());
@@ -251,18 +285,31 @@ impl Inner {
         id: &str,
         attributes: BTreeMap<String, String>,
     ) {
-        let event = Event { time: SystemTime::now(), subject, action, id: id.to_owned(), attributes };
+        let event = Event {
+            time: SystemTime::now(),
+            subject,
+            action,
+            id: id.to_owned(),
+            attributes,
+        };
         // Without a listener an event is nobody's loss.
         let _listeners = self.events.send(event);
     }
 
     pub(crate) fn project_guard(&self, project: &str) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(lock(&self.project_guards).entry(project.to_owned()).or_default())
+        Arc::clone(
+            lock(&self.project_guards)
+                .entry(project.to_owned())
+                .or_default(),
+        )
     }
 
     pub(crate) fn forget(&self, entry: &Entry) -> Result<()> {
         entry.forget(&*self.store)?;
-        self.sandboxes.write().unwrap_or_else(|p| p.into_inner()).remove(&entry.id);
+        self.sandboxes
+            .write()
+            .unwrap_or_else(|p| p.into_inner())
+            .remove(&entry.id);
         Ok(())
     }
 

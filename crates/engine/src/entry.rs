@@ -30,7 +30,10 @@ impl Entry {
     pub(crate) fn new(record: Record) -> Self {
         Self {
             id: record.id.clone(),
-            record: Mutex::new(Kept { record, forgotten: false }),
+            record: Mutex::new(Kept {
+                record,
+                forgotten: false,
+            }),
             operation: tokio::sync::Mutex::default(),
             remote: Mutex::default(),
             early_attachers: Mutex::default(),
@@ -69,7 +72,11 @@ impl Entry {
         let saved = {
             let mut kept = lock(&self.record);
             change(&mut kept.record);
-            if kept.forgotten { Ok(()) } else { store.save_sandbox(&kept.record) }
+            if kept.forgotten {
+                Ok(())
+            } else {
+                store.save_sandbox(&kept.record)
+            }
         };
         self.wake();
         saved
@@ -108,5 +115,7 @@ impl Entry {
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while a record was held leaves whole values behind: each change is one assignment.
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

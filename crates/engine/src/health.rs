@@ -77,8 +77,10 @@ impl Inner {
                 health.failing_streak = 0;
                 health.status = HealthStatus::Healthy;
                 if record.ready_duration.is_none() {
-                    let since_start =
-                        record.started_at.and_then(|start| start.elapsed().ok()).unwrap_or_default();
+                    let since_start = record
+                        .started_at
+                        .and_then(|start| start.elapsed().ok())
+                        .unwrap_or_default();
                     record.ready_duration =
                         Some(record.start_duration.unwrap_or_default() + since_start);
                 }
@@ -117,7 +119,12 @@ async fn run(remote: &dyn RemoteSandbox, check: &HealthCheck, workload: &Process
         stdin: false,
         ..workload.clone()
     };
-    let late = || (-1, format!("health check exceeded timeout ({:?})", check.timeout));
+    let late = || {
+        (
+            -1,
+            format!("health check exceeded timeout ({:?})", check.timeout),
+        )
+    };
     // The time is for both together: a guest that does not answer must not stop the checks.
     let deadline = tokio::time::Instant::now() + check.timeout;
     let (exit_code, output) = match tokio::time::timeout_at(deadline, remote.exec(process)).await {
@@ -148,5 +155,10 @@ async fn run(remote: &dyn RemoteSandbox, check: &HealthCheck, workload: &Process
             }
         }
     };
-    Probe { started_at, ended_at: SystemTime::now(), exit_code, output }
+    Probe {
+        started_at,
+        ended_at: SystemTime::now(),
+        exit_code,
+        output,
+    }
 }

@@ -37,6 +37,8 @@ pub use project::{
     Condition, DependsOn, DownOptions, PlannedNetwork, PlannedVolume, Progress, ProjectPlan,
     ProjectRecord, ProjectService, ServicePlan, Stage, UpOptions,
 };
-pub use record::{Attachment, Health, HealthStatus, NetworkRecord, Probe, Record, State, VolumeRecord};
+pub use record::{
+    Attachment, Health, HealthStatus, NetworkRecord, Probe, Record, State, VolumeRecord,
+};
 pub use step::Step;
 pub use topology::{Member, Topology};

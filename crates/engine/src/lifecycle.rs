@@ -56,7 +56,8 @@ impl Engine {
             record.restart_count = 0;
         })?;
         self.inner.start_locked(&entry).await?;
-        self.inner.emit_sandbox(&entry.record(), Action::Restart, []);
+        self.inner
+            .emit_sandbox(&entry.record(), Action::Restart, []);
         Ok(())
     }
 
@@ -67,15 +68,19 @@ impl Engine {
     pub async fn kill(&self, reference: &str, signal: i32) -> Result<()> {
         let entry = self.inner.find(reference)?;
         let name = entry.look(|record| record.config.name.clone());
-        let remote = entry
-            .remote()
-            .map_err(|_| Error::conflict(format!("cannot kill container: {name} is not running")))?;
+        let remote = entry.remote().map_err(|_| {
+            Error::conflict(format!("cannot kill container: {name} is not running"))
+        })?;
         let ends = signal == SIGKILL || signal == entry.look(|record| record.config.stop_signal);
         if ends {
             self.inner.note_stopped(&entry);
         }
         remote.signal(signal).await?;
-        self.inner.emit_sandbox(&entry.record(), Action::Kill, [("signal", signal.to_string())]);
+        self.inner.emit_sandbox(
+            &entry.record(),
+            Action::Kill,
+            [("signal", signal.to_string())],
+        );
         if ends && entry.look(|record| record.state) == State::Paused {
             // What is frozen does not hear a signal.
             let _operation = entry.operation.lock().await;
@@ -105,7 +110,10 @@ impl Engine {
                     record.config.name
                 )));
             }
-            let at_once = StopOptions { timeout: Some(Duration::ZERO), signal: Some(SIGKILL) };
+            let at_once = StopOptions {
+                timeout: Some(Duration::ZERO),
+                signal: Some(SIGKILL),
+            };
             self.inner.stop_locked(&entry, at_once).await?;
         }
         self.inner.remove_locked(&entry, volumes).await
@@ -222,11 +230,16 @@ impl Engine {
             let gone = !self.inner.is_known(&entry.id);
             let met = match until {
                 WaitFor::NotRunning => !record.state.is_active(),
-                WaitFor::NextExit => record.finished_at.is_some() && record.finished_at != first_finish,
+                WaitFor::NextExit => {
+                    record.finished_at.is_some() && record.finished_at != first_finish
+                }
                 WaitFor::Removed => gone,
             };
             if met || gone {
-                return Ok(record.exit.unwrap_or(ExitStatus { code: 0, oom_killed: false }));
+                return Ok(record.exit.unwrap_or(ExitStatus {
+                    code: 0,
+                    oom_killed: false,
+                }));
             }
             if changes.changed().await.is_err() {
                 return Err(Error::not_found(format!("No such container: {reference}")));
@@ -337,7 +350,8 @@ impl Inner {
     pub(crate) async fn wait_inactive(&self, entry: &Entry, patience: Duration) -> bool {
         let mut changes = entry.watch();
         let ended = async {
-            while entry.look(|record| record.state.is_running() || record.state == State::Starting) {
+            while entry.look(|record| record.state.is_running() || record.state == State::Starting)
+            {
                 if changes.changed().await.is_err() {
                     return;
                 }
@@ -346,7 +360,11 @@ impl Inner {
         tokio::time::timeout(patience, ended).await.is_ok()
     }
 
-    pub(crate) async fn remove_locked(self: &Arc<Self>, entry: &Arc<Entry>, volumes: bool) -> Result<()> {
+    pub(crate) async fn remove_locked(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        volumes: bool,
+    ) -> Result<()> {
         if !self.is_known(&entry.id) {
             return Err(Error::not_found(format!("No such container: {}", entry.id)));
         }

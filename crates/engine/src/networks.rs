@@ -75,7 +75,9 @@ impl Inner {
             .find(|network| network.name() == reference)
             .or_else(|| {
                 let mut fitting = networks.values().filter(|n| n.id().starts_with(reference));
-                fitting.next().filter(|_| reference.len() >= 4 && fitting.next().is_none())
+                fitting
+                    .next()
+                    .filter(|_| reference.len() >= 4 && fitting.next().is_none())
             })
             .cloned()
             .ok_or_else(|| Error::not_found(format!("network {reference} not found")))
@@ -87,24 +89,29 @@ impl Inner {
     ) -> Result<NetworkRecord> {
         crate::volumes::check_name(&request.name, "network")?;
         let mut ensured = self.ensured.lock().await;
-        if lock(&self.networks).values().any(|network| network.name() == request.name) {
+        if lock(&self.networks)
+            .values()
+            .any(|network| network.name() == request.name)
+        {
             return Err(Error::conflict(format!(
                 "network with name {} already exists",
                 request.name
             )));
         }
         let id = random_id()?;
-        let taken: Vec<Ipv4Net> = lock(&self.networks).values().map(|n| n.spec.subnet).collect();
+        let taken: Vec<Ipv4Net> = lock(&self.networks)
+            .values()
+            .map(|n| n.spec.subnet)
+            .collect();
         let bridge = bulkhead_network::Instance::new(&self.settings.root).bridge_name(&id);
         let internal = request.internal;
         let name = request.name.clone();
         let spec = blocking(move || {
             let subnet = match request.subnet {
                 Some(subnet) => subnet,
-                None => bulkhead_network::allocate_subnet(
-                    &bulkhead_network::default_pools(),
-                    &taken,
-                )?,
+                None => {
+                    bulkhead_network::allocate_subnet(&bulkhead_network::default_pools(), &taken)?
+                }
             };
             let spec = NetworkSpec {
                 id,
@@ -124,8 +131,11 @@ impl Inner {
             }
         })
         .await?;
-        let record =
-            NetworkRecord { spec, labels: request.labels, created_at: SystemTime::now() };
+        let record = NetworkRecord {
+            spec,
+            labels: request.labels,
+            created_at: SystemTime::now(),
+        };
         self.store.save_network(&record)?;
         ensured.insert(record.id().to_owned());
         lock(&self.networks).insert(record.id().to_owned(), record.clone());
@@ -148,7 +158,9 @@ impl Inner {
             })
             .collect();
         // Promised addresses too: of starts that are under way, and of builds.
-        let promised = lock(&self.addresses).get(record.id()).is_some_and(|taken| !taken.is_empty());
+        let promised = lock(&self.addresses)
+            .get(record.id())
+            .is_some_and(|taken| !taken.is_empty());
         if users.is_empty() && promised {
             return Err(Error::conflict(format!(
                 "network {} has active endpoints: wait until what uses it has ended",
@@ -194,7 +206,9 @@ impl Inner {
                 };
                 match self.create_network(request).await {
                     // Another start was quicker.
-                    Err(_) if self.network(DEFAULT_NETWORK).is_ok() => self.network(DEFAULT_NETWORK),
+                    Err(_) if self.network(DEFAULT_NETWORK).is_ok() => {
+                        self.network(DEFAULT_NETWORK)
+                    }
                     made => made,
                 }
             }
@@ -203,8 +217,13 @@ impl Inner {
     }
 
     /// Promises an address on each network that the sandbox joins.
-    pub(crate) async fn join_networks(self: &Arc<Self>, record: &Record) -> Result<Vec<Attachment>> {
-        let NetworkRequest::Join(joins) = &record.config.network else { return Ok(Vec::new()) };
+    pub(crate) async fn join_networks(
+        self: &Arc<Self>,
+        record: &Record,
+    ) -> Result<Vec<Attachment>> {
+        let NetworkRequest::Join(joins) = &record.config.network else {
+            return Ok(Vec::new());
+        };
         let mut attachments = Vec::new();
         for (index, join) in joins.iter().enumerate() {
             let joined = async {
@@ -224,7 +243,10 @@ impl Inner {
     }
 
     /// An address on the default network for something that has no record.
-    pub(crate) async fn join_default_network(self: &Arc<Self>, id: &str) -> Result<Vec<Attachment>> {
+    pub(crate) async fn join_default_network(
+        self: &Arc<Self>,
+        id: &str,
+    ) -> Result<Vec<Attachment>> {
         let join = NetworkJoin {
             network: DEFAULT_NETWORK.to_owned(),
             aliases: Vec::new(),
@@ -232,7 +254,8 @@ impl Inner {
         };
         let network = self.network_for(&join).await?;
         self.ensure_network(&network).await?;
-        self.promise_address(id, &network, &join, 0).map(|attachment| vec![attachment])
+        self.promise_address(id, &network, &join, 0)
+            .map(|attachment| vec![attachment])
     }
 
     fn promise_address(
@@ -322,7 +345,10 @@ impl Inner {
                 })
                 .await?;
                 // One that was chosen a moment ago is not in the kernel's table yet.
-                let chosen = crate::PortRequest { host_port: port, ..request.clone() };
+                let chosen = crate::PortRequest {
+                    host_port: port,
+                    ..request.clone()
+                };
                 let taken = ports.iter().any(|other: &PublishedPort| {
                     other.host_port == port && other.protocol == protocol
                 });
@@ -378,7 +404,9 @@ impl Inner {
     pub(crate) async fn sync_ports(self: &Arc<Self>, networks: &[String]) -> Result<()> {
         let _guard = self.ports_guard.lock().await;
         for id in networks {
-            let Ok(record) = self.network(id) else { continue };
+            let Ok(record) = self.network(id) else {
+                continue;
+            };
             let ports = self.ports_on(id);
             blocking(move || bulkhead_network::sync_ports(&record.spec, &ports)).await?;
         }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bulkhead_model::{ExitStatus, ProcessSpec, Resources, Result, SandboxSpec, Stats, TerminalSize};
+use bulkhead_model::{
+    ExitStatus, ProcessSpec, Resources, Result, SandboxSpec, Stats, TerminalSize,
+};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 

@@ -39,7 +39,10 @@ impl State {
 
     /// Whether a workload runs or is about to.
     pub fn is_active(self) -> bool {
-        matches!(self, State::Starting | State::Running | State::Paused | State::Restarting)
+        matches!(
+            self,
+            State::Starting | State::Running | State::Paused | State::Restarting
+        )
     }
 }
 
@@ -161,7 +164,10 @@ impl Health {
             Some(_) => HealthStatus::Starting,
             None => HealthStatus::None,
         };
-        Self { status, ..Self::default() }
+        Self {
+            status,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn push(&mut self, probe: Probe) {

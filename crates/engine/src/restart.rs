@@ -23,9 +23,15 @@ impl Inner {
     pub(crate) fn watch_over(self: &Arc<Self>, entry: &Arc<Entry>, remote: Arc<dyn RemoteSandbox>) {
         let inner = Arc::clone(self);
         let entry = Arc::clone(entry);
-        let probing = entry.look(|record| record.config.health.clone()).map(|check| {
-            tokio::spawn(Arc::clone(&inner).probe(Arc::clone(&entry), Arc::clone(&remote), check))
-        });
+        let probing = entry
+            .look(|record| record.config.health.clone())
+            .map(|check| {
+                tokio::spawn(Arc::clone(&inner).probe(
+                    Arc::clone(&entry),
+                    Arc::clone(&remote),
+                    check,
+                ))
+            });
         tokio::spawn(async move {
             let exit = match remote.wait().await {
                 Ok(exit) => exit,
@@ -34,7 +40,10 @@ impl Inner {
                     tracing::error!(%error, sandbox = entry.id, "a supervisor was lost");
                     match inner.launcher.last_exit(&entry.id) {
                         Ok(Some((_, exit))) => exit,
-                        _ => ExitStatus { code: 137, oom_killed: false },
+                        _ => ExitStatus {
+                            code: 137,
+                            oom_killed: false,
+                        },
                     }
                 }
             };
@@ -63,7 +72,11 @@ impl Inner {
                 // It is being removed, which goes on.
                 return;
             }
-            record.state = if pause.is_some() { State::Restarting } else { State::Exited };
+            record.state = if pause.is_some() {
+                State::Restarting
+            } else {
+                State::Exited
+            };
             record.pid = None;
             record.exit = Some(exit);
             record.finished_at = Some(finished_at);
@@ -130,7 +143,11 @@ impl Inner {
 }
 
 /// How long to wait before a restart; `None` if the policy wants none.
-pub(crate) fn restart_pause(record: &Record, exit: ExitStatus, finished_at: SystemTime) -> Option<Duration> {
+pub(crate) fn restart_pause(
+    record: &Record,
+    exit: ExitStatus,
+    finished_at: SystemTime,
+) -> Option<Duration> {
     let wanted = !record.stopped_by_user
         && !record.config.auto_remove
         && match record.config.restart {
@@ -143,7 +160,9 @@ pub(crate) fn restart_pause(record: &Record, exit: ExitStatus, finished_at: Syst
     if !wanted {
         return None;
     }
-    let ran = record.started_at.and_then(|start| finished_at.duration_since(start).ok());
+    let ran = record
+        .started_at
+        .and_then(|start| finished_at.duration_since(start).ok());
     if ran.is_some_and(|ran| ran >= GOOD_RUN) {
         return Some(FIRST_PAUSE);
     }

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bulkhead_model::Error;
 use bulkhead_model::{
     Endpoint, EtcFiles, Mount, MountSource, NetworkMode, Result, RootFilesystem, SandboxSpec,
 };
-use bulkhead_model::Error;
 use bulkhead_network::PublishedPort;
 
 use crate::config::{MountRequestSource, NetworkRequest};
@@ -82,7 +82,10 @@ impl Inner {
             bulkhead_model::ErrorKind::CommandNotExecutable => 126,
             _ => 128,
         };
-        let exit = bulkhead_model::ExitStatus { code, oom_killed: false };
+        let exit = bulkhead_model::ExitStatus {
+            code,
+            oom_killed: false,
+        };
         // A restart that fails is tried again, as the policy says.
         let pause = match before {
             State::Restarting => restart_pause(&entry.record(), exit, SystemTime::now()),
@@ -120,7 +123,11 @@ impl Inner {
         begun: Instant,
     ) -> Result<Arc<dyn RemoteSandbox>> {
         let resolved = self.resolve(entry).await?;
-        let Resolved { spec, attachments, ports } = resolved;
+        let Resolved {
+            spec,
+            attachments,
+            ports,
+        } = resolved;
         let networks: Vec<_> = attachments.iter().map(|a| a.network_id.clone()).collect();
         entry.change(&*self.store, |record| {
             record.attachments = attachments;
@@ -192,7 +199,9 @@ impl Inner {
         let mounts = self.resolve_mounts(entry, &record).await?;
         let attachments = self.join_networks(&record).await?;
         // From here on the addresses are promised; `release` gives them back.
-        entry.change(&*self.store, |record| record.attachments.clone_from(&attachments))?;
+        entry.change(&*self.store, |record| {
+            record.attachments.clone_from(&attachments)
+        })?;
         let ports = self.choose_ports(&record, &attachments).await?;
         let endpoints: Vec<Endpoint> = attachments.iter().map(|a| a.endpoint.clone()).collect();
         let network = match record.config.network {
@@ -200,8 +209,11 @@ impl Inner {
             NetworkRequest::Host => NetworkMode::Host,
             NetworkRequest::Join(_) => NetworkMode::Bridge(endpoints),
         };
-        let hostname =
-            record.config.hostname.clone().unwrap_or_else(|| record.short_id().to_owned());
+        let hostname = record
+            .config
+            .hostname
+            .clone()
+            .unwrap_or_else(|| record.short_id().to_owned());
         let config = &record.config;
         let spec = SandboxSpec {
             id: record.id.clone(),
@@ -225,10 +237,18 @@ impl Inner {
             state_dir,
             run_dir,
         };
-        Ok(Resolved { spec, attachments, ports })
+        Ok(Resolved {
+            spec,
+            attachments,
+            ports,
+        })
     }
 
-    async fn resolve_mounts(self: &Arc<Self>, entry: &Entry, record: &Record) -> Result<Vec<Mount>> {
+    async fn resolve_mounts(
+        self: &Arc<Self>,
+        entry: &Entry,
+        record: &Record,
+    ) -> Result<Vec<Mount>> {
         let mut mounts = Vec::new();
         let mut anonymous = record.anonymous_volumes.clone().into_iter();
         let mut made = Vec::new();
@@ -252,9 +272,10 @@ impl Inner {
                     bind_source(path, *create)?;
                     MountSource::Bind(path.clone())
                 }
-                MountRequestSource::Tmpfs { size, mode } => {
-                    MountSource::Tmpfs { size: *size, mode: *mode }
-                }
+                MountRequestSource::Tmpfs { size, mode } => MountSource::Tmpfs {
+                    size: *size,
+                    mode: *mode,
+                },
             };
             mounts.push(Mount {
                 target: request.target.clone(),
@@ -308,9 +329,13 @@ impl Inner {
 fn make_private(directory: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     // Others may pass through (a workload's user reaches its own root), but not list.
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(directory).map_err(|error| {
-        Error::host(format!("make directory {}", directory.display())).with_source(error)
-    })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(directory)
+        .map_err(|error| {
+            Error::host(format!("make directory {}", directory.display())).with_source(error)
+        })
 }
 
 fn bind_source(path: &Path, create: bool) -> Result<()> {
@@ -323,9 +348,7 @@ fn bind_source(path: &Path, create: bool) -> Result<()> {
             "bind source path does not exist: {}: make it first",
             path.display()
         ))),
-        Err(error) => {
-            Err(Error::host(format!("look at {}", path.display())).with_source(error))
-        }
+        Err(error) => Err(Error::host(format!("look at {}", path.display())).with_source(error)),
     }
 }
 
@@ -334,7 +357,10 @@ fn etc_files(record: &Record, hostname: &str, network: &NetworkMode) -> EtcFiles
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
          fe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
-    let gateway = network.endpoints().first().map(|endpoint| endpoint.gateway.to_string());
+    let gateway = network
+        .endpoints()
+        .first()
+        .map(|endpoint| endpoint.gateway.to_string());
     for (name, address) in &record.config.extra_hosts {
         let address = match (address.as_str(), &gateway) {
             ("host-gateway", Some(gateway)) => gateway,
@@ -348,14 +374,21 @@ fn etc_files(record: &Record, hostname: &str, network: &NetworkMode) -> EtcFiles
     }
     let resolv_conf = match network {
         NetworkMode::Host => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-        _ if !record.config.dns.is_empty() => {
-            record.config.dns.iter().map(|server| format!("nameserver {server}\n")).collect()
-        }
+        _ if !record.config.dns.is_empty() => record
+            .config
+            .dns
+            .iter()
+            .map(|server| format!("nameserver {server}\n"))
+            .collect(),
         NetworkMode::Bridge(endpoints) => endpoints
             .first()
             .map(|endpoint| format!("nameserver {}\noptions ndots:0\n", endpoint.gateway))
             .unwrap_or_default(),
         NetworkMode::None => String::new(),
     };
-    EtcFiles { hosts, resolv_conf, hostname: format!("{hostname}\n") }
+    EtcFiles {
+        hosts,
+        resolv_conf,
+        hostname: format!("{hostname}\n"),
+    }
 }

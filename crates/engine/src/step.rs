@@ -65,7 +65,10 @@ impl Engine {
                 hostname: "buildkitsandbox\n".to_owned(),
             },
             resources: Resources::default(),
-            security: Security { init: true, ..Security::default() },
+            security: Security {
+                init: true,
+                ..Security::default()
+            },
             sysctls: std::collections::BTreeMap::new(),
             shm_size: ByteSize::from_mib(64),
             state_dir: step.scratch.clone(),

@@ -24,7 +24,11 @@ pub struct Member {
 impl Member {
     /// Its address on a network.
     pub fn address_on(&self, network_id: &str) -> Option<Ipv4Addr> {
-        let attachment = self.record.attachments.iter().find(|a| a.network_id == network_id)?;
+        let attachment = self
+            .record
+            .attachments
+            .iter()
+            .find(|a| a.network_id == network_id)?;
         Some(attachment.endpoint.address)
     }
 
@@ -43,7 +47,10 @@ impl Member {
             (State::Running, _) => format!("{name} is running"),
             (State::Paused, _) => format!("{name} is paused"),
             (State::Restarting, _) => {
-                format!("{name} is restarting after it ended with exit code {}", record.exit_code())
+                format!(
+                    "{name} is restarting after it ended with exit code {}",
+                    record.exit_code()
+                )
             }
             (State::Exited, _) => format!("{name} has exited with code {}", record.exit_code()),
             (State::Created | State::Starting, _) => format!("{name} is not started yet"),
@@ -61,7 +68,10 @@ impl Engine {
             .iter()
             .map(|entry| {
                 let record = entry.record();
-                Member { ready: record.is_ready(), record }
+                Member {
+                    ready: record.is_ready(),
+                    record,
+                }
             })
             .collect();
         members.sort_by(|a, b| a.record.config.name.cmp(&b.record.config.name));

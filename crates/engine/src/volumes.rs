@@ -72,7 +72,11 @@ impl Engine {
 
 impl Inner {
     pub(crate) fn volume_path(&self, name: &str) -> PathBuf {
-        self.settings.state_dir.join("volumes").join(name).join("_data")
+        self.settings
+            .state_dir
+            .join("volumes")
+            .join(name)
+            .join("_data")
     }
 
     /// The directory of a volume, made if it is not there and, the first time that an image is
@@ -113,8 +117,7 @@ impl Inner {
                 let failed = |error: std::io::Error| {
                     Error::host(format!("fill {}", path.display())).with_source(error)
                 };
-                let empty =
-                    std::fs::read_dir(&path).map_err(failed)?.next().is_none();
+                let empty = std::fs::read_dir(&path).map_err(failed)?.next().is_none();
                 if empty {
                     // Filled elsewhere and then put in place: half a copy is never taken for one.
                     let copy = path.with_file_name("_copy");
@@ -151,8 +154,9 @@ impl Inner {
         let doomed = directory.with_file_name(format!("{DOOMED}{}", random_id()?));
         match std::fs::rename(&directory, &doomed) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::host(format!("remove {}", directory.display()))
-                    .with_source(error));
+                return Err(
+                    Error::host(format!("remove {}", directory.display())).with_source(error)
+                );
             }
             _ => {}
         }
@@ -166,8 +170,13 @@ impl Inner {
 
 /// Names become paths and words of commands.
 pub(crate) fn check_name(name: &str, what: &str) -> Result<()> {
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if first && rest && name.len() <= 255 {
         return Ok(());
     }

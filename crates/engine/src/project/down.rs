@@ -49,10 +49,13 @@ impl Engine {
                 now = std::mem::take(&mut later);
             }
             // All are carried through, also when one fails: none is left half-removed.
-            join_all(now.iter().map(|record| self.take_down(record, &options, &progress)))
-                .await
-                .into_iter()
-                .collect::<Result<Vec<()>>>()?;
+            join_all(
+                now.iter()
+                    .map(|record| self.take_down(record, &options, &progress)),
+            )
+            .await
+            .into_iter()
+            .collect::<Result<Vec<()>>>()?;
             records = later;
         }
         if !options.services.is_empty() {
@@ -92,7 +95,10 @@ impl Engine {
     ) -> Result<()> {
         let (service, name) = (Some(service_of(record)), Some(record.config.name.as_str()));
         say(progress, service, name, None, Stage::Stopping).await;
-        let stop = StopOptions { timeout: options.stop_timeout, signal: None };
+        let stop = StopOptions {
+            timeout: options.stop_timeout,
+            signal: None,
+        };
         // One that removes itself may be quicker.
         match self.stop(&record.id, stop).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -109,7 +115,11 @@ impl Engine {
 }
 
 fn service_of(record: &Record) -> &str {
-    record.config.replica.as_ref().map_or("", |replica| &replica.service)
+    record
+        .config
+        .replica
+        .as_ref()
+        .map_or("", |replica| &replica.service)
 }
 
 async fn say(

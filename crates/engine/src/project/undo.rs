@@ -15,14 +15,26 @@ pub(super) struct Journal {
 }
 
 pub(super) enum Step {
-    Network { id: String },
-    Volume { name: String },
+    Network {
+        id: String,
+    },
+    Volume {
+        name: String,
+    },
     /// A new sandbox.
-    Created { id: String },
+    Created {
+        id: String,
+    },
     /// One that was there and stood still.
-    Started { id: String },
+    Started {
+        id: String,
+    },
     /// One that makes room for a new one: renamed, and stopped if it ran.
-    SetAside { id: String, name: String, ran: bool },
+    SetAside {
+        id: String,
+        name: String,
+        ran: bool,
+    },
 }
 
 impl Journal {
@@ -32,7 +44,9 @@ impl Journal {
 
     /// Whether a sandbox only waits for its successor to stand.
     pub(super) fn is_set_aside(&self, sandbox: &str) -> bool {
-        lock(&self.steps).iter().any(|step| matches!(step, Step::SetAside { id, .. } if id == sandbox))
+        lock(&self.steps)
+            .iter()
+            .any(|step| matches!(step, Step::SetAside { id, .. } if id == sandbox))
     }
 
     /// Makes undone what was done, the last first.
@@ -67,7 +81,10 @@ async fn undo_step(engine: &Engine, step: Step) -> Result<()> {
             removed => removed,
         },
         Step::Started { id } => {
-            let at_once = StopOptions { timeout: Some(Duration::from_secs(1)), signal: None };
+            let at_once = StopOptions {
+                timeout: Some(Duration::from_secs(1)),
+                signal: None,
+            };
             engine.stop(&id, at_once).await.map(drop)
         }
         Step::SetAside { id, name, ran } => {

@@ -41,7 +41,14 @@ impl Engine {
         let _one_at_a_time = guard.lock().await;
         let journal = Arc::new(Journal::default());
         let before = self.project(&plan.name);
-        let run = Up { engine: self.clone(), plan, options, progress, journal: Arc::clone(&journal), replaced: Mutex::default() };
+        let run = Up {
+            engine: self.clone(),
+            plan,
+            options,
+            progress,
+            journal: Arc::clone(&journal),
+            replaced: Mutex::default(),
+        };
         match run.run().await {
             // Nothing that ran before is taken away until everything new stands.
             Ok(chosen) => {
@@ -69,7 +76,9 @@ impl Engine {
 
     /// The last lines of a sandbox's log, as text.
     fn log_tail(&self, id: &str) -> String {
-        let Ok(text) = std::fs::read_to_string(self.log_file(id)) else { return String::new() };
+        let Ok(text) = std::fs::read_to_string(self.log_file(id)) else {
+            return String::new();
+        };
         let lines: Vec<&str> = text.lines().collect();
         let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
         shown
@@ -107,7 +116,11 @@ struct Up {
 /// Whether a replica can be sent requests and seems to stay. Without a health check, running for a
 /// while is all that can be asked for, and for longer after it has ended once.
 fn stands(record: &Record) -> bool {
-    let steady = if record.restart_count == 0 { STEADY } else { STEADY_AGAIN };
+    let steady = if record.restart_count == 0 {
+        STEADY
+    } else {
+        STEADY_AGAIN
+    };
     let ran = record.started_at.and_then(|start| start.elapsed().ok());
     record.is_ready() && (record.config.health.is_some() || ran.is_none_or(|ran| ran >= steady))
 }
@@ -136,21 +149,37 @@ impl Up {
         self.make_networks().await?;
         self.make_volumes().await?;
         self.check_ports(&chosen).await?;
-        let reached: BTreeMap<&str, watch::Sender<Reached>> =
-            chosen.iter().map(|name| (*name, watch::Sender::new(Reached::Nothing))).collect();
-        let services = self.plan.services.iter().filter(|s| chosen.contains(s.name.as_str()));
+        let reached: BTreeMap<&str, watch::Sender<Reached>> = chosen
+            .iter()
+            .map(|name| (*name, watch::Sender::new(Reached::Nothing)))
+            .collect();
+        let services = self
+            .plan
+            .services
+            .iter()
+            .filter(|s| chosen.contains(s.name.as_str()));
         let bringing = services.map(|service| async {
             let done = self.bring(service, &reached).await;
-            let report = if done.is_ok() { Reached::Started } else { Reached::Failed };
+            let report = if done.is_ok() {
+                Reached::Started
+            } else {
+                Reached::Failed
+            };
             reached[service.name.as_str()].send_replace(report);
             done
         });
         // All are heard out: an undo must not race with a start that is under way.
-        join_all(bringing).await.into_iter().collect::<Result<Vec<()>>>()?;
+        join_all(bringing)
+            .await
+            .into_iter()
+            .collect::<Result<Vec<()>>>()?;
         if self.options.wait && !self.options.no_start {
             let waiting = async {
-                let services =
-                    self.plan.services.iter().filter(|s| chosen.contains(s.name.as_str()));
+                let services = self
+                    .plan
+                    .services
+                    .iter()
+                    .filter(|s| chosen.contains(s.name.as_str()));
                 try_join_all(services.clone().map(|service| self.wait_ready(service))).await?;
                 // What was the first to stand may have fallen while the last one was waited for.
                 try_join_all(services.map(|service| self.wait_ready_again(service))).await
@@ -168,8 +197,12 @@ impl Up {
 
     /// The services asked for and, unless told otherwise, what they depend on.
     fn chosen(&self) -> Result<BTreeSet<&str>> {
-        let all: BTreeMap<&str, &ServicePlan> =
-            self.plan.services.iter().map(|service| (service.name.as_str(), service)).collect();
+        let all: BTreeMap<&str, &ServicePlan> = self
+            .plan
+            .services
+            .iter()
+            .map(|service| (service.name.as_str(), service))
+            .collect();
         if self.options.services.is_empty() {
             return Ok(all.into_keys().collect());
         }
@@ -188,15 +221,31 @@ impl Up {
 
     fn keep_record(&self) -> Result<()> {
         let services = self.plan.services.iter().map(|service| {
-            let depends_on = service.depends_on.iter().map(|d| d.service.clone()).collect();
-            (service.name.clone(), ProjectService { replicas: service.replicas, depends_on })
+            let depends_on = service
+                .depends_on
+                .iter()
+                .map(|d| d.service.clone())
+                .collect();
+            (
+                service.name.clone(),
+                ProjectService {
+                    replicas: service.replicas,
+                    depends_on,
+                },
+            )
         });
-        let own_networks = self.plan.networks.iter().filter(|network| !network.external);
+        let own_networks = self
+            .plan
+            .networks
+            .iter()
+            .filter(|network| !network.external);
         let own_volumes = self.plan.volumes.iter().filter(|volume| !volume.external);
         self.engine.inner.keep_project(ProjectRecord {
             name: self.plan.name.clone(),
             services: services.collect(),
-            networks: own_networks.map(|network| network.request.name.clone()).collect(),
+            networks: own_networks
+                .map(|network| network.request.name.clone())
+                .collect(),
             volumes: own_volumes.map(|volume| volume.name.clone()).collect(),
             form: self.plan.form.clone(),
         })
@@ -215,7 +264,9 @@ impl Up {
             }
             self.say_object(name, Stage::Creating).await;
             let made = self.engine.create_network(network.request.clone()).await?;
-            self.journal.note(Step::Network { id: made.id().to_owned() });
+            self.journal.note(Step::Network {
+                id: made.id().to_owned(),
+            });
             self.say_object(name, Stage::Created).await;
         }
         Ok(())
@@ -232,8 +283,12 @@ impl Up {
                     volume.name
                 )));
             }
-            self.engine.create_volume(&volume.name, volume.labels.clone()).await?;
-            self.journal.note(Step::Volume { name: volume.name.clone() });
+            self.engine
+                .create_volume(&volume.name, volume.labels.clone())
+                .await?;
+            self.journal.note(Step::Volume {
+                name: volume.name.clone(),
+            });
             self.say_object(&volume.name, Stage::Created).await;
         }
         Ok(())
@@ -241,9 +296,20 @@ impl Up {
 
     /// Finds a taken port before anything is stopped for it.
     async fn check_ports(&self, chosen: &BTreeSet<&str>) -> Result<()> {
-        for service in self.plan.services.iter().filter(|s| chosen.contains(s.name.as_str())) {
-            for port in service.template.ports.iter().filter(|port| port.host_port != 0) {
-                let (address, number, protocol) = (port.host_address, port.host_port, port.protocol);
+        for service in self
+            .plan
+            .services
+            .iter()
+            .filter(|s| chosen.contains(s.name.as_str()))
+        {
+            for port in service
+                .template
+                .ports
+                .iter()
+                .filter(|port| port.host_port != 0)
+            {
+                let (address, number, protocol) =
+                    (port.host_address, port.host_port, port.protocol);
                 if service.replicas > 1 {
                     return Err(Error::conflict(format!(
                         "service {}: port {number} cannot be published by {} replicas: leave the host's port out, or let the gateway balance",
@@ -252,7 +318,10 @@ impl Up {
                 }
                 // What the service has already is its own to give up.
                 let own = self.replicas_of(&service.name).iter().any(|record| {
-                    record.ports.iter().any(|p| p.host_port == number && p.protocol == protocol)
+                    record
+                        .ports
+                        .iter()
+                        .any(|p| p.host_port == number && p.protocol == protocol)
                 });
                 if own {
                     continue;
@@ -285,7 +354,11 @@ impl Up {
             let present = self.present(service, &existing, number);
             self.bring_replica(service, number, present)
         });
-        join_all(replicas).await.into_iter().collect::<Result<Vec<()>>>().map(drop)
+        join_all(replicas)
+            .await
+            .into_iter()
+            .collect::<Result<Vec<()>>>()
+            .map(drop)
     }
 
     /// The replica of a number. There may be a second one, which an `up` whose daemon was killed
@@ -297,9 +370,12 @@ impl Up {
         number: u32,
     ) -> Option<&'a Record> {
         let name = self.replica_name(service, number);
-        let mut fitting = existing.iter().filter(|record| number_of(record) == Some(number));
+        let mut fitting = existing
+            .iter()
+            .filter(|record| number_of(record) == Some(number));
         let first = fitting.next();
-        first.filter(|record| record.config.name == name)
+        first
+            .filter(|record| record.config.name == name)
             .or_else(|| fitting.find(|record| record.config.name == name))
             .or(first)
     }
@@ -328,7 +404,10 @@ impl Up {
                     self.engine.rename(&record.id, &name)?;
                 }
                 if record.state == State::Running && self.follows_replaced(service) {
-                    let options = StopOptions { timeout: self.options.stop_timeout, signal: None };
+                    let options = StopOptions {
+                        timeout: self.options.stop_timeout,
+                        signal: None,
+                    };
                     self.engine.restart(&record.id, options).await?;
                     self.say(service, Some(&name), Stage::Started, None).await;
                     return Ok(());
@@ -337,7 +416,9 @@ impl Up {
                     self.say(service, Some(&name), Stage::Running, None).await;
                     return Ok(());
                 }
-                self.journal.note(Step::Started { id: record.id.clone() });
+                self.journal.note(Step::Started {
+                    id: record.id.clone(),
+                });
                 record.id.clone()
             }
             Some(record) => {
@@ -353,7 +434,8 @@ impl Up {
         self.say(service, Some(&name), Stage::Starting, None).await;
         if let Err(error) = self.engine.start(&id).await {
             let error = Error::new(error.kind(), format!("service {}: {error}", service.name));
-            self.say(service, Some(&name), Stage::Failed, Some(error.to_string())).await;
+            self.say(service, Some(&name), Stage::Failed, Some(error.to_string()))
+                .await;
             return Err(error);
         }
         self.say(service, Some(&name), Stage::Started, None).await;
@@ -370,20 +452,27 @@ impl Up {
         let name = &record.config.name;
         lock(&self.replaced).insert(service.name.clone());
         self.say(service, Some(name), Stage::Stopping, None).await;
-        self.engine.rename(&record.id, &format!("{}_{name}", record.short_id()))?;
+        self.engine
+            .rename(&record.id, &format!("{}_{name}", record.short_id()))?;
         self.journal.note(Step::SetAside {
             id: record.id.clone(),
             name: name.clone(),
             ran: record.state.is_active(),
         });
-        let options = StopOptions { timeout: self.options.stop_timeout, signal: None };
+        let options = StopOptions {
+            timeout: self.options.stop_timeout,
+            signal: None,
+        };
         self.engine.stop(&record.id, options).await.map(drop)
     }
 
     /// Whether a service was replaced that this one is to be restarted with.
     fn follows_replaced(&self, service: &ServicePlan) -> bool {
         let replaced = lock(&self.replaced);
-        service.depends_on.iter().any(|other| other.restart && replaced.contains(&other.service))
+        service
+            .depends_on
+            .iter()
+            .any(|other| other.restart && replaced.contains(&other.service))
     }
 
     fn replica_name(&self, service: &ServicePlan, number: u32) -> String {
@@ -425,10 +514,14 @@ impl Up {
         let name = &dependency.service;
         // A service that is not part of this up is taken as it is.
         if let Some(report) = reached.get(name.as_str()) {
-            self.say(service, None, Stage::Waiting, Some(format!("for {name}"))).await;
+            self.say(service, None, Stage::Waiting, Some(format!("for {name}")))
+                .await;
             let mut report = report.subscribe();
-            let reached = report.wait_for(|reached| *reached != Reached::Nothing).await;
-            let failed = reached.is_err() || reached.is_ok_and(|reached| *reached == Reached::Failed);
+            let reached = report
+                .wait_for(|reached| *reached != Reached::Nothing)
+                .await;
+            let failed =
+                reached.is_err() || reached.is_ok_and(|reached| *reached == Reached::Failed);
             if failed && dependency.required {
                 return Err(Error::conflict(format!(
                     "service {}: it depends on {name}, which did not start",
@@ -445,9 +538,10 @@ impl Up {
             Condition::CompletedSuccessfully => self.wait_completed(name).await,
         };
         match waited {
-            Err(error) if dependency.required => {
-                Err(Error::conflict(format!("service {}: dependency {error}", service.name)))
-            }
+            Err(error) if dependency.required => Err(Error::conflict(format!(
+                "service {}: dependency {error}",
+                service.name
+            ))),
             _ => Ok(()),
         }
     }
@@ -463,7 +557,11 @@ impl Up {
     }
 
     async fn wait_ready_again(&self, service: &ServicePlan) -> Result<()> {
-        if self.is_to_end(service) { Ok(()) } else { self.wait_healthy(&service.name).await }
+        if self.is_to_end(service) {
+            Ok(())
+        } else {
+            self.wait_healthy(&service.name).await
+        }
     }
 
     async fn wait_ready(&self, service: &ServicePlan) -> Result<()> {
@@ -472,7 +570,10 @@ impl Up {
         }
         self.wait_healthy(&service.name).await?;
         if service.template.health.is_some() {
-            self.say(service, None, Stage::Healthy, None).await;
+            for record in self.replicas_of(&service.name) {
+                self.say(service, Some(&record.config.name), Stage::Healthy, None)
+                    .await;
+            }
         }
         Ok(())
     }
@@ -483,7 +584,8 @@ impl Up {
                 .engine
                 .wait_until(&record.id, |now| {
                     stands(now)
-                        || now.state == State::Running && now.health.status == HealthStatus::Unhealthy
+                        || now.state == State::Running
+                            && now.health.status == HealthStatus::Unhealthy
                         || !now.state.is_active()
                         || keeps_ending(&record, now)
                 })
@@ -497,7 +599,10 @@ impl Up {
             let tail = self.engine.log_tail(&settled.id);
             let why = match settled.state {
                 _ if keeps_ending(&record, &settled) => {
-                    format!("ends again and again, the last time with code {}", settled.exit_code())
+                    format!(
+                        "ends again and again, the last time with code {}",
+                        settled.exit_code()
+                    )
                 }
                 State::Running | State::Paused => {
                     let last = settled.health.probes.back();
@@ -548,14 +653,20 @@ impl Up {
     /// Replicas beyond the wanted number and, if asked for, services that are no more.
     async fn remove_superfluous(&self, chosen: &BTreeSet<&str>) -> Result<()> {
         for record in self.engine.list() {
-            let Some(replica) = &record.config.replica else { continue };
+            let Some(replica) = &record.config.replica else {
+                continue;
+            };
             if replica.project != self.plan.name
                 || replica.one_off
                 || self.journal.is_set_aside(&record.id)
             {
                 continue;
             }
-            let service = self.plan.services.iter().find(|s| s.name == replica.service);
+            let service = self
+                .plan
+                .services
+                .iter()
+                .find(|s| s.name == replica.service);
             let superfluous = match service {
                 Some(service) => {
                     let name = self.replica_name(service, replica.number);
@@ -565,7 +676,10 @@ impl Up {
                 None => self.options.remove_orphans,
             };
             if superfluous {
-                let options = StopOptions { timeout: self.options.stop_timeout, signal: None };
+                let options = StopOptions {
+                    timeout: self.options.stop_timeout,
+                    signal: None,
+                };
                 let stopped = self.engine.stop(&record.id, options).await.map(drop);
                 let removed = match stopped {
                     Ok(()) => self.engine.remove(&record.id, true, true).await,
@@ -598,12 +712,26 @@ impl Up {
     ) {
         let sandbox = sandbox.map(str::to_owned);
         let service = Some(service.name.clone());
-        self.send(Progress { service, sandbox, object: None, stage, message }).await;
+        self.send(Progress {
+            service,
+            sandbox,
+            object: None,
+            stage,
+            message,
+        })
+        .await;
     }
 
     async fn say_object(&self, name: &str, stage: Stage) {
         let object = Some(name.to_owned());
-        self.send(Progress { service: None, sandbox: None, object, stage, message: None }).await;
+        self.send(Progress {
+            service: None,
+            sandbox: None,
+            object,
+            stage,
+            message: None,
+        })
+        .await;
     }
 
     async fn send(&self, progress: Progress) {
