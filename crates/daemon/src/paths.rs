@@ -94,12 +94,13 @@ impl Paths {
     pub(crate) fn make(&self) -> Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         use std::os::unix::fs::PermissionsExt;
-        // Others may pass through (a monitor's user reaches what it was given), but not list;
-        // what is said of all services, with their addresses, they may not see at all.
+        // Members of the socket's group pass through the run directory. Nobody but root gets to
+        // root filesystems: programs in them may be set-user-ID (CVE-2021-41091).
         for (directory, mode) in [
             (&self.run, 0o711),
-            (&self.state, 0o711),
+            (&self.state, 0o710),
             (&self.cache, 0o711),
+            (&self.images(), 0o700),
             (&self.data_plane(), 0o700),
             (&self.run.join("sandboxes"), 0o711),
             (&self.state.join("sandboxes"), 0o711),
@@ -113,7 +114,7 @@ impl Paths {
                 .with_source(error)
             };
             std::fs::DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(failed)?;
-            if *directory == self.data_plane() {
+            if mode != 0o711 {
                 std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode))
                     .map_err(failed)?;
             }

@@ -140,10 +140,17 @@ impl Supervised {
 }
 
 fn finish(launch: &Launch, supervised: &Supervised, exit: &server::Exit) -> Result<()> {
-    // What was written before the end is in the log before anybody hears of the end.
-    supervised.hub.drain();
     // Whatever fails here, those who wait are told of the end.
-    let deleted = supervised.sandbox.delete();
+    let deleted = if exit.status().is_some() {
+        // What was written before the end is in the log before anybody hears of the end.
+        supervised.hub.drain();
+        supervised.sandbox.delete()
+    } else {
+        // Its streams end with a process that waits to be started, and not before.
+        let deleted = supervised.sandbox.delete();
+        supervised.hub.drain();
+        deleted
+    };
     let cgroup = match &supervised.monitor_cgroup {
         Some(cgroup) => cgroup.kill().and_then(|()| cgroup.remove()),
         None => Ok(()),

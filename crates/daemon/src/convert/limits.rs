@@ -17,7 +17,7 @@ pub(crate) fn resources(host: &HostConfig) -> Result<Resources> {
         (Some(nanos), _) => Some((nanos / 1_000_000).max(1)),
         (None, Some(quota)) => {
             let period = positive(host.cpu_period).unwrap_or(100_000);
-            Some((quota * 1000 / period).max(1))
+            Some((quota.saturating_mul(1000) / period).max(1))
         }
         (None, None) => None,
     };

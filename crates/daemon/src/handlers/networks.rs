@@ -97,7 +97,8 @@ pub(crate) async fn remove(State(app): State<App>, Path(id): Path<String>) -> Ap
 pub(crate) async fn prune(State(app): State<App>) -> ApiResult<Json<Value>> {
     let mut deleted = Vec::new();
     for network in app.engine.networks() {
-        if app.engine.network_members(network.id()).is_empty() {
+        // The default one is not the user's, and a build may be about to use it.
+        if network.name() != "bridge" && app.engine.network_members(network.id()).is_empty() {
             match app.engine.remove_network(network.id()).await {
                 Ok(()) => deleted.push(network.name().to_owned()),
                 // In use or removed by now.

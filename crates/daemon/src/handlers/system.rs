@@ -46,7 +46,21 @@ fn operating_system() -> String {
 pub(crate) async fn version() -> Json<Value> {
     Json(json!({
         "Platform": { "Name": "Bulkhead" },
-        "Components": [{ "Name": "Engine", "Version": VERSION, "Details": {} }],
+        "Components": [{
+            "Name": "Engine",
+            "Version": VERSION,
+            "Details": {
+                "ApiVersion": API_VERSION,
+                "MinAPIVersion": MINIMUM_API_VERSION,
+                "Os": "linux",
+                "Arch": "amd64",
+                "KernelVersion": kernel_release(),
+                "GoVersion": "none",
+                "GitCommit": "",
+                "BuildTime": "",
+                "Experimental": "false",
+            },
+        }],
         "Version": VERSION,
         "ApiVersion": API_VERSION,
         "MinAPIVersion": MINIMUM_API_VERSION,
