@@ -306,8 +306,26 @@ impl Drop for Daemon {
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
         let left = HostState::of_sandboxes(self.root()).unwrap_or_default().since(&self.before);
-        for device in left.iter().filter(|line| self.is_ours(line)).filter_map(|line| line.strip_prefix("network device ")) {
-            let _ = Command::new("ip").args(["link", "delete", device]).stderr(Stdio::null()).status();
+        for line in left.iter().filter(|line| self.is_ours(line)) {
+            let mut command = match line.split_once(' ') {
+                Some(("network", device)) => {
+                    let mut command = Command::new("ip");
+                    command.args(["link", "delete", device.trim_start_matches("device ")]);
+                    command
+                }
+                Some(("nftables", table)) => {
+                    let mut command = Command::new("nft");
+                    command.arg("delete").args(table.split(' '));
+                    command
+                }
+                Some(("cgroup", directory)) => {
+                    let mut command = Command::new("rmdir");
+                    command.args(["-p", directory]);
+                    command
+                }
+                _ => continue,
+            };
+            let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
     }
 }
