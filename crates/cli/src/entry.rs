@@ -2,13 +2,16 @@
 //! argument alone, before anything else is looked at, because each sandbox pays for it.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::commands::doctor::{Check, CheckStatus, Report};
 use crate::failure::Result;
 use crate::paths::Paths;
+
+/// Where the gateway listens unless told otherwise.
+const DEFAULT_GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// How the daemon is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub struct DaemonOptions {
     pub root: Option<PathBuf>,
     /// Leave the session of the caller.
     pub detach: bool,
-    /// Where the gateway listens; `None` for the default address.
+    /// Where the gateway listens; `None` for 127.0.0.1:8080.
     pub gateway: Option<SocketAddr>,
     /// Outranks `root` for the caches.
     pub cache: Option<PathBuf>,
@@ -58,7 +61,7 @@ pub fn daemon(options: DaemonOptions) -> Result<u8> {
     let code = bulkhead_daemon::main(bulkhead_daemon::Options {
         paths,
         root,
-        gateway: options.gateway,
+        gateway: Some(options.gateway.unwrap_or(DEFAULT_GATEWAY)),
         detach: options.detach,
     });
     Ok(u8::from(code != ExitCode::SUCCESS))

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,21 @@ pub(crate) struct Hub {
     clients: Mutex<Vec<SyncSender<Chunk>>>,
     stdin: Mutex<Option<File>>,
     pumps: Mutex<Vec<JoinHandle<()>>>,
+    /// Connections whose client has not been told everything yet.
+    sessions: Mutex<usize>,
+    session_ended: Condvar,
+}
+
+/// A connection to a client; the supervisor does not end before it is told everything.
+pub(crate) struct Session {
+    hub: Arc<Hub>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        *lock(&self.hub.sessions) -= 1;
+        self.hub.session_ended.notify_all();
+    }
 }
 
 impl Hub {
@@ -40,6 +55,8 @@ impl Hub {
             clients: Mutex::default(),
             stdin: Mutex::new(stdin),
             pumps: Mutex::default(),
+            sessions: Mutex::default(),
+            session_ended: Condvar::new(),
         });
         for (channel, file) in outputs.into_iter().flatten() {
             let pumping = Arc::clone(&hub);
@@ -81,6 +98,24 @@ impl Hub {
         let payload = serde_json::to_vec(&exit).expect("an exit status is plain data");
         self.broadcast(Channel::Exit, &payload);
         lock(&self.clients).clear();
+    }
+
+    /// Announces a connection that must be served to its end.
+    pub(crate) fn session(self: &Arc<Self>) -> Session {
+        *lock(&self.sessions) += 1;
+        Session { hub: Arc::clone(self) }
+    }
+
+    /// Blocks until every client has been told everything, or has had its time for it.
+    pub(crate) fn wait_for_sessions(&self) {
+        let open = lock(&self.sessions);
+        let waited =
+            self.session_ended.wait_timeout_while(open, CLIENT_PATIENCE, |open| *open > 0);
+        if let Ok((open, timeout)) = waited
+            && timeout.timed_out()
+        {
+            tracing::warn!(clients = *open, "clients that do not read miss the end");
+        }
     }
 
     fn pump(&self, channel: Channel, mut file: File) {

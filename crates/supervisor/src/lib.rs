@@ -164,6 +164,7 @@ fn finish(launch: &Launch, supervised: &Supervised, exit: &server::Exit) -> Resu
     {
         tracing::warn!(%error, "run directory is left behind");
     }
+    supervised.hub.wait_for_sessions();
     deleted.and(cgroup).and(written)
 }
 

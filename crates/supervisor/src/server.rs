@@ -228,6 +228,7 @@ impl Server {
     }
 
     fn attach(&self, mut stream: UnixStream, with_stdin: bool) {
+        let _session = self.supervised.hub.session();
         let chunks = self.supervised.hub.attach();
         answer(&mut stream, &Reply::Done);
         if let Ok(mut input) = stream.try_clone() {
@@ -256,6 +257,7 @@ impl Server {
     }
 
     fn exec(&self, mut stream: UnixStream, process: &ProcessSpec) {
+        let _session = self.supervised.hub.session();
         let started = match self.supervised.sandbox.exec() {
             Some(exec) => exec.exec(process),
             None => Err(Error::unsupported("this kind of sandbox runs no further process")),

@@ -11,8 +11,14 @@ use crate::support::{Daemon, IMAGE};
 /// filesystems.
 #[test]
 fn what_it_keeps_is_roots_alone() -> Result<()> {
-    let Some(daemon) = Daemon::new()? else { return Ok(()) };
-    let id = daemon.run("one", &["sleep", "1000"], json!({ "Env": ["PASSWORD=secret"] }))?;
+    let Some(daemon) = Daemon::new()? else {
+        return Ok(());
+    };
+    let id = daemon.run(
+        "one",
+        &["sleep", "1000"],
+        json!({ "Env": ["PASSWORD=secret"] }),
+    )?;
     let mode = |path: &str| -> Result<u32> {
         Ok(fs::metadata(daemon.root().join(path))?.permissions().mode() & 0o7777)
     };
@@ -38,21 +44,36 @@ fn what_it_keeps_is_roots_alone() -> Result<()> {
 /// Promise: a stock client shows, runs and removes.
 #[test]
 fn a_stock_client_gets_along() -> Result<()> {
-    let Some(daemon) = Daemon::new()? else { return Ok(()) };
-    if Command::new("docker").arg("--version").stdout(Stdio::null()).status().is_err() {
+    let Some(daemon) = Daemon::new()? else {
+        return Ok(());
+    };
+    if Command::new("docker")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
         println!("skipped: no docker client: 'apt-get install docker-cli'");
         return daemon.finish();
     }
     let host = format!("unix://{}", daemon.socket().display());
     let docker = |line: &str| -> Result<(i32, String)> {
         let mut command = Command::new("docker");
-        command.args(["-H", &host]).args(line.split('|').flat_map(|part| match part.strip_prefix('\'') {
-            Some(whole) => vec![whole],
-            None => part.split_whitespace().collect(),
-        }));
+        command
+            .args(["-H", &host])
+            .args(
+                line.split('|')
+                    .flat_map(|part| match part.strip_prefix('\'') {
+                        Some(whole) => vec![whole],
+                        None => part.split_whitespace().collect(),
+                    }),
+            );
         let output = command.stdin(Stdio::null()).output()?;
         let said = [output.stdout, output.stderr].concat();
-        Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned()))
+        Ok((
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&said).into_owned(),
+        ))
     };
     for (line, code, part) in [
         ("version", 0, "Bulkhead"),
@@ -61,9 +82,17 @@ fn a_stock_client_gets_along() -> Result<()> {
         ("run --rm busybox:test echo hello", 0, "hello"),
         ("run --rm busybox:test sh -c|'exit 7", 7, ""),
         ("run --rm busybox:test no-such-program", 127, "not found"),
-        ("run --rm busybox:test /filled/file", 126, "permission denied"),
+        (
+            "run --rm busybox:test /filled/file",
+            126,
+            "permission denied",
+        ),
         ("run --rm no-such-image:1 true", 125, ""),
-        ("run -d --name one --health-cmd true --health-interval 100ms -p 127.0.0.1:0:80 busybox:test sleep 1000", 0, ""),
+        (
+            "run -d --name one --health-cmd true --health-interval 100ms -p 127.0.0.1:0:80 busybox:test sleep 1000",
+            0,
+            "",
+        ),
         ("run -d --name one busybox:test true", 125, "taken"),
         ("port one", 0, "127.0.0.1:"),
         ("exec one echo inside", 0, "inside"),
@@ -87,16 +116,28 @@ fn a_stock_client_gets_along() -> Result<()> {
         ("stop -t 0 two", 0, ""),
         ("wait two", 0, "137"),
         ("rm two", 0, ""),
-        ("create --name three busybox:test sh -c|'echo out; echo err >&2; exit 5", 0, ""),
+        (
+            "create --name three busybox:test sh -c|'echo out; echo err >&2; exit 5",
+            0,
+            "",
+        ),
         ("start -a three", 5, "err"),
         ("logs three", 0, "out"),
         ("rm -v three", 0, ""),
         ("network create extra", 0, ""),
         ("network ls", 0, "extra"),
-        ("run --rm --network extra busybox:test cat /etc/resolv.conf", 0, "nameserver"),
+        (
+            "run --rm --network extra busybox:test cat /etc/resolv.conf",
+            0,
+            "nameserver",
+        ),
         ("network rm extra", 0, ""),
         ("volume create kept", 0, ""),
-        ("run --rm -v kept:/filled busybox:test cat /filled/file", 0, "of the image"),
+        (
+            "run --rm -v kept:/filled busybox:test cat /filled/file",
+            0,
+            "of the image",
+        ),
         ("volume ls", 0, "kept"),
         ("volume rm kept", 0, ""),
         ("tag busybox:test busybox:other", 0, ""),
@@ -106,7 +147,10 @@ fn a_stock_client_gets_along() -> Result<()> {
         ("events --since 1s --until 1s", 0, ""),
     ] {
         let (status, said) = docker(line)?;
-        ensure!(status == code && said.contains(part), "docker {line}: {status}: {said}");
+        ensure!(
+            status == code && said.contains(part),
+            "docker {line}: {status}: {said}"
+        );
     }
     daemon.remove_all()?;
     daemon.finish()
@@ -114,8 +158,14 @@ fn a_stock_client_gets_along() -> Result<()> {
 
 #[test]
 fn an_attached_client_may_go_and_come_back() -> Result<()> {
-    let Some(daemon) = Daemon::new()? else { return Ok(()) };
-    let id = daemon.run("one", &["sh", "-c", "read a; echo got $a; read b; echo got $b"], json!({ "OpenStdin": true }))?;
+    let Some(daemon) = Daemon::new()? else {
+        return Ok(());
+    };
+    let id = daemon.run(
+        "one",
+        &["sh", "-c", "read a; echo got $a; read b; echo got $b"],
+        json!({ "OpenStdin": true }),
+    )?;
     for word in ["first", "second"] {
         use std::io::{Read, Write};
         let mut stream = std::os::unix::net::UnixStream::connect(daemon.socket())?;
@@ -135,7 +185,9 @@ fn an_attached_client_may_go_and_come_back() -> Result<()> {
             seen.extend_from_slice(&buffer[..length]);
         }
     }
-    let waited = daemon.post(&format!("/containers/{id}/wait"), &Value::Null)?.json()?;
+    let waited = daemon
+        .post(&format!("/containers/{id}/wait"), &Value::Null)?
+        .json()?;
     ensure!(waited["StatusCode"] == 0, "{waited}");
     ensure!(daemon.json("/images/json")?[0]["RepoTags"][0] == IMAGE);
     daemon.remove_all()?;

@@ -8,13 +8,20 @@ use crate::support::{Daemon, IMAGE};
 
 #[test]
 fn nonsense_is_refused_with_a_reason() -> Result<()> {
-    let Some(daemon) = Daemon::new()? else { return Ok(()) };
+    let Some(daemon) = Daemon::new()? else {
+        return Ok(());
+    };
     let id = daemon.run("target", &["sleep", "1000"], Value::Null)?;
     let mut checked = 0;
     for (method, path) in requests(&id) {
         for body in bodies() {
             let headers: &[(&str, &str)] = &[("content-type", "application/json")];
-            let request = Request { method, path: &path, headers, body: &body };
+            let request = Request {
+                method,
+                path: &path,
+                headers,
+                body: &body,
+            };
             let answer = match request.send_unix(&daemon.socket()) {
                 // Refused and closed before it was all read.
                 Err(_) if body.len() > 50_000 => continue,
@@ -29,7 +36,10 @@ fn nonsense_is_refused_with_a_reason() -> Result<()> {
                 answer.text()
             );
             if answer.status >= 400 {
-                let message = answer.json()?["message"].as_str().unwrap_or_default().to_owned();
+                let message = answer.json()?["message"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
                 ensure!(!message.is_empty(), "{method} {path} {shown}: no reason");
             }
             checked += 1;
@@ -39,11 +49,25 @@ fn nonsense_is_refused_with_a_reason() -> Result<()> {
     ensure!(daemon.status(&id)? == "running");
     ensure!(!daemon.log().contains("panicked"), "{}", daemon.log());
     daemon.remove_all()?;
-    for volume in daemon.json("/volumes")?["Volumes"].as_array().into_iter().flatten() {
-        daemon.delete(&format!("/volumes/{}", volume["Name"].as_str().unwrap_or_default()))?.expect(204)?;
+    for volume in daemon.json("/volumes")?["Volumes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        daemon
+            .delete(&format!(
+                "/volumes/{}",
+                volume["Name"].as_str().unwrap_or_default()
+            ))?
+            .expect(204)?;
     }
     for network in daemon.json("/networks")?.as_array().into_iter().flatten() {
-        daemon.delete(&format!("/networks/{}", network["Id"].as_str().unwrap_or_default()))?.expect(204)?;
+        daemon
+            .delete(&format!(
+                "/networks/{}",
+                network["Id"].as_str().unwrap_or_default()
+            ))?
+            .expect(204)?;
     }
     daemon.finish()
 }
@@ -72,8 +96,17 @@ fn requests(id: &str) -> Vec<(&'static str, String)> {
         requests.push(("POST", path.to_owned()));
     }
     for path in [
-        "exec", "update", "resize?h=x&w=y", "kill?signal=SIGNOTHING", "stop?t=-5", "stop?t=1e9",
-        "rename?name=..%2f..%2fx", "rename?name=", "wait?condition=never", "unpause", "restart?t=abc",
+        "exec",
+        "update",
+        "resize?h=x&w=y",
+        "kill?signal=SIGNOTHING",
+        "stop?t=-5",
+        "stop?t=1e9",
+        "rename?name=..%2f..%2fx",
+        "rename?name=",
+        "wait?condition=never",
+        "unpause",
+        "restart?t=abc",
     ] {
         requests.push(("POST", format!("/containers/{id}/{path}")));
     }
@@ -99,7 +132,13 @@ fn requests(id: &str) -> Vec<(&'static str, String)> {
     ] {
         requests.push(("GET", path));
     }
-    for path in ["/volumes/..%2f..%2fetc", "/volumes/.", "/images/..%2f..%2fetc", "/networks/nothing", "/containers/nothing?force=1"] {
+    for path in [
+        "/volumes/..%2f..%2fetc",
+        "/volumes/.",
+        "/images/..%2f..%2fetc",
+        "/networks/nothing",
+        "/containers/nothing?force=1",
+    ] {
         requests.push(("DELETE", path.to_owned()));
     }
     requests.push(("PATCH", "/containers/json".to_owned()));

@@ -16,7 +16,9 @@ const TIME: Duration = Duration::from_secs(60);
 /// acknowledged is lost.
 #[test]
 fn killed_at_any_instant_it_loses_and_leaks_nothing() -> Result<()> {
-    let Some(mut daemon) = Daemon::new()? else { return Ok(()) };
+    let Some(mut daemon) = Daemon::new()? else {
+        return Ok(());
+    };
     let begun = Instant::now();
     let mut kills = 0;
     while kills < KILLS && (kills < 20 || begun.elapsed() < TIME) {
@@ -26,13 +28,20 @@ fn killed_at_any_instant_it_loses_and_leaks_nothing() -> Result<()> {
         daemon.start()?;
         for name in acknowledged {
             let status = daemon.status(&name)?;
-            ensure!(status == "running", "{name} was started, and is {status} after {pause:?}");
+            ensure!(
+                status == "running",
+                "{name} was started, and is {status} after {pause:?}"
+            );
         }
         daemon.remove_all()?;
         // There may have been no time to begin with the project.
         drop(daemon.down("killed"));
         let left = daemon.left_of_sandboxes()?;
-        ensure!(left.is_empty(), "killed after {pause:?}: {left:#?}\n{}", daemon.log());
+        ensure!(
+            left.is_empty(),
+            "killed after {pause:?}: {left:#?}\n{}",
+            daemon.log()
+        );
         kills += 1;
     }
     for name in ["one", "two"] {
@@ -64,7 +73,11 @@ fn killed_amid_requests(daemon: &mut Daemon, pause: Duration) -> Result<Vec<Stri
         });
         std::thread::sleep(pause);
         daemon.kill_now()?;
-        Ok::<_, anyhow::Error>(runs.into_iter().filter_map(|run| run.join().ok().flatten()).collect())
+        Ok::<_, anyhow::Error>(
+            runs.into_iter()
+                .filter_map(|run| run.join().ok().flatten())
+                .collect(),
+        )
     });
     daemon.kill()?;
     acknowledged
@@ -72,10 +85,20 @@ fn killed_amid_requests(daemon: &mut Daemon, pause: Duration) -> Result<Vec<Stri
 
 #[test]
 fn what_ends_while_it_is_away_is_known_afterwards() -> Result<()> {
-    let Some(mut daemon) = Daemon::new()? else { return Ok(()) };
-    let ends = daemon.run("ends", &["sh", "-c", "sleep 0.5; echo bye; exit 3"], Value::Null)?;
+    let Some(mut daemon) = Daemon::new()? else {
+        return Ok(());
+    };
+    let ends = daemon.run(
+        "ends",
+        &["sh", "-c", "sleep 0.5; echo bye; exit 3"],
+        Value::Null,
+    )?;
     let stays = daemon.run("stays", &["sleep", "1000"], Value::Null)?;
-    let removed = daemon.run("removed", &["sleep", "0.5"], json!({ "HostConfig": { "AutoRemove": true } }))?;
+    let removed = daemon.run(
+        "removed",
+        &["sleep", "0.5"],
+        json!({ "HostConfig": { "AutoRemove": true } }),
+    )?;
     let policy = json!({ "HostConfig": { "RestartPolicy": { "Name": "always" } } });
     let restarts = daemon.run("restarts", &["sleep", "0.5"], policy)?;
     let pid = daemon.state(&stays)?["Pid"].clone();
@@ -83,27 +106,43 @@ fn what_ends_while_it_is_away_is_known_afterwards() -> Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     daemon.start()?;
     let state = daemon.state(&ends)?;
-    ensure!(state["Status"] == "exited" && state["ExitCode"] == 3, "{state}");
-    let log = daemon.get(&format!("/containers/{ends}/logs?stdout=1"))?.text();
+    ensure!(
+        state["Status"] == "exited" && state["ExitCode"] == 3,
+        "{state}"
+    );
+    let log = daemon
+        .get(&format!("/containers/{ends}/logs?stdout=1"))?
+        .text();
     ensure!(log.contains("bye"), "{log}");
     let state = daemon.state(&stays)?;
-    ensure!(state["Status"] == "running" && state["Pid"] == pid, "{state}");
-    eventually("it removes itself", || Ok(daemon.get(&format!("/containers/{removed}/json"))?.status == 404))?;
-    eventually("it is restarted", || Ok(daemon.status(&restarts)? == "running"))?;
+    ensure!(
+        state["Status"] == "running" && state["Pid"] == pid,
+        "{state}"
+    );
+    eventually("it removes itself", || {
+        Ok(daemon.get(&format!("/containers/{removed}/json"))?.status == 404)
+    })?;
+    eventually("it is restarted", || {
+        Ok(daemon.status(&restarts)? == "running")
+    })?;
     daemon.remove_all()?;
     daemon.finish()
 }
 
 #[test]
 fn a_killed_supervisor_takes_its_sandbox_along_and_leaves_nothing() -> Result<()> {
-    let Some(daemon) = Daemon::new()? else { return Ok(()) };
+    let Some(daemon) = Daemon::new()? else {
+        return Ok(());
+    };
     let id = daemon.run("one", &["sleep", "1000"], Value::Null)?;
     let policy = json!({ "HostConfig": { "RestartPolicy": { "Name": "on-failure" } } });
     let again = daemon.run("again", &["sleep", "1000"], policy)?;
     let first = daemon.state(&again)?["Pid"].clone();
     for (pid, arguments) in host::processes_of(daemon.root())? {
         if arguments.contains(" supervisor ") {
-            Command::new("kill").args(["-9", &pid.to_string()]).status()?;
+            Command::new("kill")
+                .args(["-9", &pid.to_string()])
+                .status()?;
         }
     }
     eventually("its end is noticed", || Ok(daemon.status(&id)? == "exited"))?;
@@ -120,18 +159,27 @@ fn a_killed_supervisor_takes_its_sandbox_along_and_leaves_nothing() -> Result<()
 
 #[test]
 fn a_killed_data_plane_serves_again() -> Result<()> {
-    let Some(daemon) = Daemon::new()? else { return Ok(()) };
+    let Some(daemon) = Daemon::new()? else {
+        return Ok(());
+    };
     let mut web = service("web", &["httpd", "-f", "-p", "80", "-h", "/filled"], 1);
     web["container"]["Labels"] = json!({ "bulkhead.http.path": "/", "bulkhead.http.port": "80" });
     daemon.up("gate", &[web], json!({ "wait": true }))?;
     let answers = || -> Result<bool> {
         let answer = Request::get("/file").send_tcp(daemon.gateway)?;
-        ensure!(answer.text() == "of the image\n", "{}: {}", answer.status, answer.text());
+        ensure!(
+            answer.text() == "of the image\n",
+            "{}: {}",
+            answer.status,
+            answer.text()
+        );
         Ok(true)
     };
     eventually("the gateway serves", answers)?;
     let pid = daemon.json("/bulkhead/info")?["data_plane_pid"].clone();
-    Command::new("kill").args(["-9", &pid.to_string()]).status()?;
+    Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()?;
     eventually("the gateway serves again", answers)?;
     ensure!(daemon.json("/bulkhead/info")?["data_plane_pid"] != pid);
     daemon.down("gate")?;
@@ -140,10 +188,16 @@ fn a_killed_data_plane_serves_again() -> Result<()> {
 
 #[test]
 fn a_second_daemon_on_one_root_is_refused() -> Result<()> {
-    let Some(daemon) = Daemon::new()? else { return Ok(()) };
+    let Some(daemon) = Daemon::new()? else {
+        return Ok(());
+    };
     let status = daemon.spawn()?.wait()?;
     ensure!(!status.success(), "{status}");
-    ensure!(daemon.log().contains("another daemon runs"), "{}", daemon.log());
+    ensure!(
+        daemon.log().contains("another daemon runs"),
+        "{}",
+        daemon.log()
+    );
     daemon.get("/_ping")?.expect(200)?;
     daemon.finish()
 }

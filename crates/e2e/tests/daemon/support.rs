@@ -45,11 +45,20 @@ impl Daemon {
             println!("skipped: no {BUSYBOX}: 'apt-get install busybox-static'");
             return Ok(None);
         }
-        let root = tempfile::Builder::new().prefix("bhd").tempdir_in("/var/tmp")?;
+        let root = tempfile::Builder::new()
+            .prefix("bhd")
+            .tempdir_in("/var/tmp")?;
         let before = HostState::of_everything(root.path())?;
         let gateway = free_address()?;
         let digits = digits(&root.path().join("lib"))?;
-        let mut daemon = Self { binary, root, gateway, process: None, before, digits };
+        let mut daemon = Self {
+            binary,
+            root,
+            gateway,
+            process: None,
+            before,
+            digits,
+        };
         daemon.start()?;
         daemon.import_image()?;
         Ok(Some(daemon))
@@ -70,27 +79,46 @@ impl Daemon {
         fs::write(tree.join("filled/file"), "of the image\n")?;
         fs::copy(BUSYBOX, tree.join("bin/busybox"))?;
         let listed = Command::new(BUSYBOX).arg("--list").output()?;
-        for name in String::from_utf8_lossy(&listed.stdout).lines().filter(|n| *n != "busybox") {
+        for name in String::from_utf8_lossy(&listed.stdout)
+            .lines()
+            .filter(|n| *n != "busybox")
+        {
             std::os::unix::fs::symlink("busybox", tree.join("bin").join(name))?;
         }
         let archive = self.root().join("tree.tar");
-        let packed = Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&archive).arg(".").status()?;
+        let packed = Command::new("tar")
+            .arg("-C")
+            .arg(&tree)
+            .arg("-cf")
+            .arg(&archive)
+            .arg(".")
+            .status()?;
         ensure!(packed.success(), "tar: {packed}");
         let archive = archive.to_string_lossy().into_owned();
         let output = self.cli(&["import", &archive, IMAGE])?;
-        ensure!(output.status.success(), "import: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "import: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         fs::remove_dir_all(tree)?;
         Ok(fs::remove_file(archive)?)
     }
 
     /// `bulkhead daemon`, not waited for.
     pub fn spawn(&self) -> Result<Child> {
-        let log = File::options().create(true).append(true).open(self.root().join("daemon.log"))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.root().join("daemon.log"))?;
         let mut command = Command::new(&self.binary);
         command.arg("--root").arg(self.root()).arg("daemon");
         command.args(["--gateway", &self.gateway.to_string()]);
         command.arg("--cache").arg(self.root().join("cache"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         command.spawn().context("start the daemon")
     }
 
@@ -125,7 +153,9 @@ impl Daemon {
     /// `kill -9` by who cannot wait for its end; [`Self::kill`] must follow.
     pub fn kill_now(&self) -> Result<()> {
         let pid = self.process.as_ref().context("no daemon runs")?.id();
-        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status()?;
+        let killed = Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status()?;
         ensure!(killed.success(), "kill: {killed}");
         Ok(())
     }
@@ -140,8 +170,14 @@ impl Daemon {
     pub fn cli(&self, arguments: &[&str]) -> Result<std::process::Output> {
         let mut command = Command::new(&self.binary);
         command.arg("--root").arg(self.root()).args(arguments);
-        command.env("NO_COLOR", "1").env_remove("BULKHEAD_HOST").env_remove("DOCKER_HOST");
-        command.stdin(Stdio::null()).output().context("run the command line")
+        command
+            .env("NO_COLOR", "1")
+            .env_remove("BULKHEAD_HOST")
+            .env_remove("DOCKER_HOST");
+        command
+            .stdin(Stdio::null())
+            .output()
+            .context("run the command line")
     }
 
     pub fn get(&self, path: &str) -> Result<Response> {
@@ -153,12 +189,22 @@ impl Daemon {
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Result<Response> {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        Request::post(path, &body).with_headers(&[JSON]).send_unix(&self.socket())
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        Request::post(path, &body)
+            .with_headers(&[JSON])
+            .send_unix(&self.socket())
     }
 
     pub fn delete(&self, path: &str) -> Result<Response> {
-        Request { method: "DELETE", ..Request::get(path) }.send_unix(&self.socket())
+        Request {
+            method: "DELETE",
+            ..Request::get(path)
+        }
+        .send_unix(&self.socket())
     }
 
     /// Creates a sandbox of the image and answers its id.
@@ -167,13 +213,16 @@ impl Daemon {
         if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
             body.extend(more);
         }
-        let made = self.post(&format!("/containers/create?name={name}"), &body)?.expect(201)?;
+        let made = self
+            .post(&format!("/containers/create?name={name}"), &body)?
+            .expect(201)?;
         Ok(made.json()?["Id"].as_str().context("no id")?.to_owned())
     }
 
     pub fn run(&self, name: &str, command: &[&str], more: Value) -> Result<String> {
         let id = self.create(name, command, more)?;
-        self.post(&format!("/containers/{id}/start"), &Value::Null)?.expect(204)?;
+        self.post(&format!("/containers/{id}/start"), &Value::Null)?
+            .expect(204)?;
         Ok(id)
     }
 
@@ -182,7 +231,10 @@ impl Daemon {
     }
 
     pub fn status(&self, id: &str) -> Result<String> {
-        Ok(self.state(id)?["Status"].as_str().unwrap_or_default().to_owned())
+        Ok(self.state(id)?["Status"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
     }
 
     /// The names of all sandboxes.
@@ -192,7 +244,14 @@ impl Daemon {
             .as_array()
             .context("no list")?
             .iter()
-            .filter_map(|item| Some(item["Names"][0].as_str()?.trim_start_matches('/').to_owned()))
+            .filter_map(|item| {
+                Some(
+                    item["Names"][0]
+                        .as_str()?
+                        .trim_start_matches('/')
+                        .to_owned(),
+                )
+            })
             .collect();
         names.sort();
         Ok(names)
@@ -201,7 +260,8 @@ impl Daemon {
     /// Brings a project up; why it failed is the error.
     pub fn up(&self, project: &str, services: &[Value], options: Value) -> Result<()> {
         let network = json!({ "key": "default", "name": format!("{project}_default") });
-        let mut body = json!({ "spec": { "name": project, "networks": [network], "services": services } });
+        let mut body =
+            json!({ "spec": { "name": project, "networks": [network], "services": services } });
         if let (Some(body), Value::Object(options)) = (body.as_object_mut(), options) {
             body.extend(options);
         }
@@ -216,14 +276,19 @@ impl Daemon {
     pub fn remove_all(&self) -> Result<()> {
         for name in self.names()? {
             let removed = self.delete(&format!("/containers/{name}?force=1&v=1"))?;
-            ensure!([204, 404].contains(&removed.status), "{name}: {}", removed.text());
+            ensure!(
+                [204, 404].contains(&removed.status),
+                "{name}: {}",
+                removed.text()
+            );
         }
         Ok(())
     }
 
     /// Ends the daemon as `bulkhead daemon stop` does and says what it has left.
     pub fn finish(mut self) -> Result<()> {
-        self.post("/bulkhead/shutdown", &json!({ "force": true }))?.expect(204)?;
+        self.post("/bulkhead/shutdown", &json!({ "force": true }))?
+            .expect(204)?;
         if let Some(mut process) = self.process.take() {
             let status = process.wait()?;
             ensure!(status.success(), "the daemon: {status}: {}", self.log());
@@ -231,7 +296,11 @@ impl Daemon {
         let mut left = HostState::of_everything(self.root())?.since(&self.before);
         left.retain(|line| self.is_ours(line));
         for directory in ["run", "lib/sandboxes", "lib/volumes", "lib/builds"] {
-            for entry in fs::read_dir(self.root().join(directory)).into_iter().flatten().flatten() {
+            for entry in fs::read_dir(self.root().join(directory))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 left.push(format!("file {}", entry.path().display()));
             }
         }
@@ -250,9 +319,13 @@ impl Daemon {
             let bridge = fs::read_link(format!("/sys/class/net/bhe{device}/master"));
             return bridge.is_ok_and(|bridge| bridge.to_string_lossy().contains(&self.bridge()));
         }
-        [self.bridge(), format!("bulkhead_{}", self.digits), format!("bulkhead-{}", self.digits)]
-            .iter()
-            .any(|name| line.contains(name))
+        [
+            self.bridge(),
+            format!("bulkhead_{}", self.digits),
+            format!("bulkhead-{}", self.digits),
+        ]
+        .iter()
+        .any(|name| line.contains(name))
     }
 
     fn bridge(&self) -> String {
@@ -268,7 +341,11 @@ impl Daemon {
             self.is_ours(line) && !of_network
         });
         for directory in ["run/sandboxes", "lib/sandboxes"] {
-            for entry in fs::read_dir(self.root().join(directory)).into_iter().flatten().flatten() {
+            for entry in fs::read_dir(self.root().join(directory))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 left.push(format!("file {}", entry.path().display()));
             }
         }
@@ -279,20 +356,26 @@ impl Daemon {
 /// The beginning of the names on the host of the instance with this state directory.
 fn digits(state: &Path) -> Result<String> {
     use std::io::Write;
-    let mut program =
-        Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut program = Command::new("sha256sum")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut stdin = program.stdin.take().context("no stdin")?;
     stdin.write_all(state.as_os_str().as_encoded_bytes())?;
     drop(stdin);
     let output = program.wait_with_output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).chars().take(5).collect())
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .chars()
+        .take(5)
+        .collect())
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         if self.process.is_some() {
             let stopped = self.remove_all().and_then(|()| {
-                self.post("/bulkhead/shutdown", &json!({ "force": true })).map(drop)
+                self.post("/bulkhead/shutdown", &json!({ "force": true }))
+                    .map(drop)
             });
             if stopped.is_err() {
                 println!("the daemon did not stop: {}", self.log());
@@ -305,7 +388,9 @@ impl Drop for Daemon {
         for (pid, _) in host::processes_of(self.root()).unwrap_or_default() {
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
-        let left = HostState::of_sandboxes(self.root()).unwrap_or_default().since(&self.before);
+        let left = HostState::of_sandboxes(self.root())
+            .unwrap_or_default()
+            .since(&self.before);
         for line in left.iter().filter(|line| self.is_ours(line)) {
             let mut command = match line.split_once(' ') {
                 Some(("network", device)) => {
@@ -335,7 +420,11 @@ fn outcome(answer: Response) -> Result<()> {
     let text = answer.expect(200)?.text();
     let last: Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
     let error = &last["done"]["error"];
-    ensure!(error.is_null(), "{}", error["message"].as_str().unwrap_or_default());
+    ensure!(
+        error.is_null(),
+        "{}",
+        error["message"].as_str().unwrap_or_default()
+    );
     Ok(())
 }
 
