@@ -132,7 +132,7 @@ impl Engine {
             .iter()
             .map(|entry| entry.record())
             .collect();
-        records.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+        records.sort_by_key(|record| std::cmp::Reverse(record.created_at));
         records
     }
 

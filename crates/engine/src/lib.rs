@@ -21,6 +21,8 @@ mod record;
 mod restart;
 mod start;
 mod step;
+#[cfg(test)]
+mod testing;
 mod topology;
 mod volumes;
 

@@ -169,3 +169,50 @@ pub(crate) fn restart_pause(
     let doublings = record.restart_count.min(16);
     Some((FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::record;
+
+    fn pause(policy: RestartPolicy, count: u32, code: i32) -> Option<Duration> {
+        let mut record = record(policy);
+        record.restart_count = count;
+        restart_pause(&record, ExitStatus { code, oom_killed: false }, SystemTime::now())
+    }
+
+    #[test]
+    fn policies_decide() {
+        assert_eq!(pause(RestartPolicy::No, 0, 1), None);
+        assert_eq!(pause(RestartPolicy::Always, 0, 0), Some(FIRST_PAUSE));
+        assert_eq!(pause(RestartPolicy::OnFailure { maximum: 2 }, 0, 0), None);
+        assert!(pause(RestartPolicy::OnFailure { maximum: 2 }, 1, 1).is_some());
+        assert_eq!(pause(RestartPolicy::OnFailure { maximum: 2 }, 2, 1), None);
+        assert!(pause(RestartPolicy::OnFailure { maximum: 0 }, 99, 1).is_some());
+    }
+
+    #[test]
+    fn a_stop_by_the_user_and_self_removal_come_first() {
+        let killed = ExitStatus { code: 137, oom_killed: false };
+        let mut stopped = record(RestartPolicy::Always);
+        stopped.stopped_by_user = true;
+        assert_eq!(restart_pause(&stopped, killed, SystemTime::now()), None);
+        let mut removed = record(RestartPolicy::Always);
+        removed.config.auto_remove = true;
+        assert_eq!(restart_pause(&removed, killed, SystemTime::now()), None);
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_a_good_run_ends_that() {
+        assert_eq!(pause(RestartPolicy::Always, 3, 1), Some(FIRST_PAUSE * 8));
+        assert_eq!(pause(RestartPolicy::Always, u32::MAX, 1), Some(LONGEST_PAUSE));
+        let mut record = record(RestartPolicy::Always);
+        record.restart_count = 9;
+        let start = SystemTime::now();
+        record.started_at = Some(start);
+        let exit = ExitStatus { code: 1, oom_killed: false };
+        assert_eq!(restart_pause(&record, exit, start + GOOD_RUN), Some(FIRST_PAUSE));
+        // The clock was put back meanwhile: no run at all, and no panic.
+        assert_eq!(restart_pause(&record, exit, start - GOOD_RUN), Some(FIRST_PAUSE * 512));
+    }
+}

@@ -184,3 +184,20 @@ pub(crate) fn check_name(name: &str, what: &str) -> Result<()> {
         "\"{name}\" is no {what} name: use letters, digits, '_', '.' and '-', the first a letter or digit"
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_directory() {
+        for name in ["data", "shop_pgdata", "a.b-c_1", &"x".repeat(255)] {
+            check_name(name, "volume").expect(name);
+        }
+        let long = "x".repeat(256);
+        for name in ["", ".", "..", "../x", "a/b", ".removed-1", "-x", "a b", "a\0", "\u{e4}", &long] {
+            assert!(check_name(name, "volume").is_err(), "{name}");
+        }
+        assert!(check_name(&format!("{DOOMED}1"), "volume").is_err());
+    }
+}

@@ -344,14 +344,16 @@ fn health(given: Option<&HealthConfig>, image: &Image) -> Result<Option<HealthCh
             )));
         }
     };
-    let times: [(&str, fn(&HealthConfig) -> Option<i64>); 4] = [
-        ("Interval", |health| health.interval),
-        ("Timeout", |health| health.timeout),
-        ("StartPeriod", |health| health.start_period),
-        ("StartInterval", |health| health.start_interval),
-    ];
-    for (name, read) in times {
-        let nanos = given.and_then(read).unwrap_or(0);
+    let times = given.map(|given| {
+        [
+            ("Interval", given.interval),
+            ("Timeout", given.timeout),
+            ("StartPeriod", given.start_period),
+            ("StartInterval", given.start_interval),
+        ]
+    });
+    for (name, nanos) in times.into_iter().flatten() {
+        let nanos = nanos.unwrap_or(0);
         if nanos != 0 && Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)) < MINIMUM_INTERVAL {
             return Err(Error::invalid(format!(
                 "{name} in Healthcheck cannot be less than 1ms: leave it out, or give nanoseconds"

@@ -4,6 +4,7 @@
 //! it is done.
 
 mod api;
+mod disk;
 mod hostile;
 mod killed;
 mod lifecycle;

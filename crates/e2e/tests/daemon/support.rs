@@ -160,6 +160,16 @@ impl Daemon {
         Ok(())
     }
 
+    /// Ends the daemon as `bulkhead daemon stop` does.
+    pub fn stop(&mut self) -> Result<()> {
+        self.post("/bulkhead/shutdown", &json!({ "force": true }))?.expect(204)?;
+        if let Some(mut process) = self.process.take() {
+            let status = process.wait()?;
+            ensure!(status.success(), "the daemon: {status}: {}", self.log());
+        }
+        Ok(())
+    }
+
     pub fn log(&self) -> String {
         let text = fs::read_to_string(self.root().join("daemon.log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -287,12 +297,7 @@ impl Daemon {
 
     /// Ends the daemon as `bulkhead daemon stop` does and says what it has left.
     pub fn finish(mut self) -> Result<()> {
-        self.post("/bulkhead/shutdown", &json!({ "force": true }))?
-            .expect(204)?;
-        if let Some(mut process) = self.process.take() {
-            let status = process.wait()?;
-            ensure!(status.success(), "the daemon: {status}: {}", self.log());
-        }
+        self.stop()?;
         let mut left = HostState::of_everything(self.root())?.since(&self.before);
         left.retain(|line| self.is_ours(line));
         for directory in ["run", "lib/sandboxes", "lib/volumes", "lib/builds"] {

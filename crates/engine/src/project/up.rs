@@ -740,3 +740,44 @@ impl Up {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::config::RestartPolicy;
+    use crate::testing::record;
+
+    #[test]
+    fn what_runs_for_a_while_stands() {
+        let mut running = record(RestartPolicy::Always);
+        running.state = State::Running;
+        running.started_at = Some(SystemTime::now());
+        assert!(!stands(&running));
+        running.started_at = Some(SystemTime::now() - STEADY);
+        assert!(stands(&running));
+        running.restart_count = 1;
+        assert!(!stands(&running));
+        running.started_at = Some(SystemTime::now() - STEADY_AGAIN);
+        assert!(stands(&running));
+        // The clock was put back: it is not waited for until then.
+        running.started_at = Some(SystemTime::now() + Duration::from_secs(3600));
+        assert!(stands(&running));
+        running.state = State::Restarting;
+        assert!(!stands(&running));
+    }
+
+    #[test]
+    fn restarts_count_from_the_beginning_of_the_wait() {
+        let mut before = record(RestartPolicy::Always);
+        before.restart_count = 7;
+        let mut now = before.clone();
+        assert!(!keeps_ending(&before, &now));
+        now.restart_count += RESTARTS_TOLERATED;
+        assert!(keeps_ending(&before, &now));
+        // A start by hand begins anew.
+        now.restart_count = 0;
+        assert!(!keeps_ending(&before, &now));
+    }
+}
