@@ -108,7 +108,7 @@ impl Inner {
             }
             State::Dead => {
                 let _operation = entry.operation.lock().await;
-                return self.remove_locked(entry, record.config.auto_remove).await;
+                return self.remove_locked(entry, record.remove_volumes).await;
             }
             State::Exited if record.config.auto_remove => {
                 let _operation = entry.operation.lock().await;

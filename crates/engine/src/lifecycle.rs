@@ -368,7 +368,10 @@ impl Inner {
         if !self.is_known(&entry.id) {
             return Err(Error::not_found(format!("No such container: {}", entry.id)));
         }
-        let noted = entry.note(&*self.store, |record| record.state = State::Dead);
+        let noted = entry.note(&*self.store, |record| {
+            record.state = State::Dead;
+            record.remove_volumes |= volumes || record.config.auto_remove;
+        });
         if let Err(error) = noted {
             // Removing is what helps where the disk is full.
             tracing::warn!(%error, sandbox = entry.id, "a removal is begun without a note of it");
@@ -378,7 +381,7 @@ impl Inner {
         let directory = self.state_dir(&entry.id);
         remove_tree(&directory).await?;
         let record = entry.record();
-        if volumes || record.config.auto_remove {
+        if record.remove_volumes {
             for name in &record.anonymous_volumes {
                 self.drop_volume(name).await?;
             }

@@ -72,8 +72,11 @@ pub struct Record {
     pub attachments: Vec<Attachment>,
     /// Of the running sandbox, with the host's ports that were chosen.
     pub ports: Vec<PublishedPort>,
-    /// What the backend was given at the last start, without the process.
+    /// The names of the volumes that go with the sandbox, in the order of its mounts.
     pub anonymous_volumes: Vec<String>,
+    /// Of one that is being removed: whether these volumes go too.
+    #[serde(default)]
+    pub remove_volumes: bool,
 }
 
 /// A sandbox's place on one network.
@@ -105,6 +108,7 @@ impl Record {
             attachments: Vec::new(),
             ports: Vec::new(),
             anonymous_volumes: Vec::new(),
+            remove_volumes: false,
         }
     }
 

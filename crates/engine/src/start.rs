@@ -244,14 +244,31 @@ impl Inner {
         })
     }
 
+    /// In the record before the first is made: none is ever without an owner.
+    fn name_anonymous_volumes(&self, entry: &Entry, record: &Record) -> Result<Vec<String>> {
+        let mut names = record.anonymous_volumes.clone();
+        let wanted = record
+            .config
+            .mounts
+            .iter()
+            .filter(|mount| mount.source == MountRequestSource::AnonymousVolume)
+            .count();
+        while names.len() < wanted {
+            names.push(crate::engine::random_id()?);
+        }
+        if names != record.anonymous_volumes {
+            entry.change(&*self.store, |record| record.anonymous_volumes.clone_from(&names))?;
+        }
+        Ok(names)
+    }
+
     async fn resolve_mounts(
         self: &Arc<Self>,
         entry: &Entry,
         record: &Record,
     ) -> Result<Vec<Mount>> {
         let mut mounts = Vec::new();
-        let mut anonymous = record.anonymous_volumes.clone().into_iter();
-        let mut made = Vec::new();
+        let mut anonymous = self.name_anonymous_volumes(entry, record)?.into_iter();
         for request in &record.config.mounts {
             let source = match &request.source {
                 MountRequestSource::Volume { name, copy_up } => {
@@ -259,13 +276,11 @@ impl Inner {
                     MountSource::Bind(self.use_volume(name, BTreeMap::new(), image).await?)
                 }
                 MountRequestSource::AnonymousVolume => {
-                    let name = match anonymous.next() {
-                        Some(name) => name,
-                        None => crate::engine::random_id()?,
-                    };
+                    let name = anonymous.next().ok_or_else(|| {
+                        Error::host("a volume of the sandbox has no name")
+                    })?;
                     let image = Some((&record.config.layers[..], &request.target[..]));
                     let path = self.use_volume(&name, BTreeMap::new(), image).await?;
-                    made.push(name);
                     MountSource::Bind(path)
                 }
                 MountRequestSource::Bind { path, create } => {
@@ -282,9 +297,6 @@ impl Inner {
                 source,
                 read_only: request.read_only,
             });
-        }
-        if !made.is_empty() && made != record.anonymous_volumes {
-            entry.change(&*self.store, |record| record.anonymous_volumes = made)?;
         }
         // A parent is mounted before what lies below it; requests of one depth keep their order.
         mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());

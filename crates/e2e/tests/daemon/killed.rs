@@ -25,6 +25,13 @@ fn killed_at_any_instant_it_loses_and_leaks_nothing() -> Result<()> {
         // Spread over what a start takes, in an order that repeats late.
         let pause = Duration::from_millis(u64::from(kills * 37 % 400));
         let acknowledged = killed_amid_requests(&mut daemon, pause)?;
+        if kills % 3 == 0 {
+            // The next one too, while it takes over.
+            let mut early = daemon.spawn()?;
+            std::thread::sleep(Duration::from_millis(u64::from(kills * 11 % 120)));
+            early.kill()?;
+            early.wait()?;
+        }
         daemon.start()?;
         for name in acknowledged {
             let status = daemon.status(&name)?;
@@ -81,6 +88,55 @@ fn killed_amid_requests(daemon: &mut Daemon, pause: Duration) -> Result<Vec<Stri
     });
     daemon.kill()?;
     acknowledged
+}
+
+/// The same amid the ends of things.
+#[test]
+fn killed_while_things_end_it_loses_and_leaks_nothing() -> Result<()> {
+    let Some(mut daemon) = Daemon::new()? else {
+        return Ok(());
+    };
+    for kill in 0..20_u64 {
+        daemon.run("removed", &["sleep", "1000"], json!({ "HostConfig": { "Binds": ["/filled"] } }))?;
+        daemon.run("stopped", &["sh", "-c", "trap 'exit 7' TERM; sleep 1000 & wait"], Value::Null)?;
+        daemon.run("restarted", &["sleep", "1000"], Value::Null)?;
+        daemon.up("ending", &[service("web", &["sleep", "1000"], 2)], json!({}))?;
+        let done = std::thread::scope(|scope| {
+            let daemon = &daemon;
+            let requests = [
+                ("DELETE", "/containers/removed?force=1&v=1"),
+                ("POST", "/containers/stopped/stop?t=2"),
+                ("POST", "/containers/restarted/restart?t=0"),
+            ]
+            .map(|(method, path)| {
+                scope.spawn(move || {
+                    let request = Request { method, ..Request::get(path) };
+                    request.send_unix(&daemon.socket()).is_ok_and(|answer| answer.status == 204)
+                })
+            });
+            let down = scope.spawn(|| daemon.down("ending").is_ok());
+            std::thread::sleep(Duration::from_millis(kill * 13 % 200));
+            daemon.kill_now()?;
+            let done = requests.map(|request| request.join().unwrap_or(false));
+            Ok::<_, anyhow::Error>((done, down.join().unwrap_or(false)))
+        });
+        daemon.kill()?;
+        let ([removed, stopped, restarted], down) = done?;
+        daemon.start()?;
+        let names = daemon.names()?;
+        let there = |name: &str| names.iter().any(|known| known == name);
+        ensure!(!removed || !there("removed"), "removed, and back again: {names:?}");
+        ensure!(!down || !there("ending-web-1"), "down, and up again: {names:?}");
+        ensure!(!stopped || daemon.status("stopped")? == "exited");
+        ensure!(!restarted || daemon.status("restarted")? == "running");
+        daemon.remove_all()?;
+        // It may be down already.
+        drop(daemon.down("ending"));
+        let left = daemon.left_of_sandboxes()?;
+        ensure!(left.is_empty(), "{left:#?}\n{}", daemon.log());
+        ensure!(daemon.json("/volumes")?["Volumes"] == json!([]), "an anonymous volume is left");
+    }
+    daemon.finish()
 }
 
 #[test]

@@ -338,7 +338,20 @@ impl Daemon {
     }
 
     /// What sandboxes have left on the host, with the networks' own devices and tables left out.
+    ///
+    /// The kernel takes down the devices of a network namespace some time after its last process.
     pub fn left_of_sandboxes(&self) -> Result<Vec<String>> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = self.left_of_sandboxes_now()?;
+            if left.is_empty() || Instant::now() > deadline {
+                return Ok(left);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn left_of_sandboxes_now(&self) -> Result<Vec<String>> {
         let mut left = HostState::of_sandboxes(self.root())?.since(&self.before);
         left.retain(|line| {
             let of_network = line.contains(&self.bridge())
