@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bulkhead_engine::{Engine, Settings};
 use bulkhead_image::ImageStore;
@@ -25,6 +26,9 @@ use crate::store::SqliteStore;
 
 /// Builds at one time.
 const CONCURRENT_BUILDS: usize = 4;
+/// How long another daemon may take to let go of the directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// The group whose members may use the socket, if the host has it.
 const SOCKET_GROUP: &str = "bulkhead";
 
@@ -100,10 +104,11 @@ async fn serve(options: Options) -> Result<()> {
     let listener = listen(&app.paths.socket())?;
     tracing::info!(socket = %app.paths.socket().display(), "the daemon serves");
     let asked = accept(&listener, &app).await?;
-    drop(listener);
     if asked {
         crate::shutdown::remove_if_empty(&app)?;
     }
+    // Whoever connects meanwhile waits and hears of the end, when nothing is left any more.
+    drop(listener);
     drop(lock);
     Ok(())
 }
@@ -115,6 +120,7 @@ fn lock(paths: &Paths) -> Result<File> {
     let failed = |error: std::io::Error| {
         Error::host(format!("open {}", path.display())).with_source(error)
     };
+    let deadline = std::time::Instant::now() + LOCK_PATIENCE;
     loop {
         paths.make()?;
         let file = match File::create(&path) {
@@ -122,7 +128,13 @@ fn lock(paths: &Paths) -> Result<File> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             opened => opened.map_err(failed)?,
         };
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        let taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        if taken.is_err() && std::time::Instant::now() < deadline {
+            // The one that has it may be at its end.
+            std::thread::sleep(LOCK_PAUSE);
+            continue;
+        }
+        taken.map_err(|error| {
             Error::conflict(format!(
                 "another daemon runs for {}: use it, stop it, or give another --root",
                 paths.run.display()
@@ -180,7 +192,7 @@ async fn accept(listener: &UnixListener, app: &App) -> Result<bool> {
                 Err(error) => {
                     // EMFILE and friends pass; a busy loop would not help.
                     tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             },
@@ -188,7 +200,7 @@ async fn accept(listener: &UnixListener, app: &App) -> Result<bool> {
             _ = interrupt.recv() => return Ok(false),
             () = app.shutdown.notified() => {
                 // The answer to the request that asked for it is still on its way.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 return Ok(true);
             }
         };

@@ -33,11 +33,12 @@ pub(crate) fn remove_if_empty(app: &AppState) -> Result<()> {
     if !keeps {
         remove(state, std::fs::remove_dir_all(state))?;
     }
-    // The lock goes last: until then no other daemon begins to use the directory.
-    let lock = app.paths.lock();
+    // The socket and the lock go last: whoever waits for the first to vanish finds nothing of us,
+    // and until the second is gone no other daemon begins to use the directory.
+    let (socket, lock) = (app.paths.socket(), app.paths.lock());
     let entries = std::fs::read_dir(run)
         .map_err(|error| Error::host(format!("read {}", run.display())).with_source(error))?;
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| *path != lock) {
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| *path != lock && *path != socket) {
         let removed = if path.is_dir() {
             std::fs::remove_dir_all(&path)
         } else {
@@ -45,6 +46,7 @@ pub(crate) fn remove_if_empty(app: &AppState) -> Result<()> {
         };
         remove(&path, removed)?;
     }
+    remove(&socket, std::fs::remove_file(&socket))?;
     remove(&lock, std::fs::remove_file(&lock))?;
     if let Err(error) = std::fs::remove_dir(run) {
         tracing::debug!(%error, "another daemon uses the directory already");
