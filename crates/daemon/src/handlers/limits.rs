@@ -10,7 +10,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bulkhead_api::docker::HostConfig;
 use bulkhead_engine::{Engine, Output, Record};
-use bulkhead_model::{Error, ProcessSpec, Stats};
+use bulkhead_model::{Error, ErrorKind, ProcessSpec, Stats};
 use serde_json::{Value, json};
 
 use super::query::is_true;
@@ -180,6 +180,33 @@ fn network_counters(record: &Record) -> Vec<(String, [u64; 2])> {
         .collect()
 }
 
+/// The processes in the process namespace of `pid`, with their numbers on the host.
+fn processes_beside(pid: u32) -> Vec<[String; 4]> {
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let (own, wanted) = (namespace(std::process::id()), namespace(pid));
+    // A monitor is in the host's own namespace: what runs in its guest is not seen from here.
+    if wanted.is_none() || wanted == own {
+        return Vec::new();
+    }
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let mut pids: Vec<u32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    pids.into_iter()
+        .filter(|pid| namespace(*pid) == wanted)
+        .filter_map(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+                Some(line.split_whitespace().next()?.to_owned())
+            };
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+            Some([field("Uid:")?, pid.to_string(), field("PPid:")?, command])
+        })
+        .collect()
+}
+
 /// Runs through `/proc` in the sandbox by its own `ps` where it has one.
 pub(crate) async fn top(
     State(app): State<App>,
@@ -197,7 +224,14 @@ pub(crate) async fn top(
         user: "0".to_owned(),
         ..ProcessSpec::default()
     };
-    let (_, mut session) = app.engine.exec(&record.id, process).await?;
+    let (_, mut session) = match app.engine.exec(&record.id, process).await {
+        // An image without `ps`: the host sees the processes of a container.
+        Err(error) if error.kind() == ErrorKind::CommandNotFound && record.pid.is_some() => {
+            let processes = processes_beside(record.pid.unwrap_or_default());
+            return Ok(Json(json!({ "Titles": ["UID", "PID", "PPID", "CMD"], "Processes": processes })));
+        }
+        started => started?,
+    };
     let mut output = Vec::new();
     while let Some(chunk) = session.output.recv().await {
         match chunk {

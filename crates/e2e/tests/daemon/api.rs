@@ -100,6 +100,8 @@ fn a_stock_client_gets_along() -> Result<()> {
         ("exec one no-such-program", 127, "not found"),
         ("exec one /filled/file", 126, "permission denied"),
         ("top one", 0, "sleep 1000"),
+        ("exec one rm /bin/ps", 0, ""),
+        ("top one", 0, "sleep 1000"),
         ("stats --no-stream one", 0, "one"),
         ("update --memory 64m --memory-swap 64m one", 0, "one"),
         ("pause one", 0, ""),
