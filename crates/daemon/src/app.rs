@@ -44,8 +44,15 @@ pub(crate) enum ExecState {
 
 impl AppState {
     /// Changes an exec's record, if it is still there.
-    pub(crate) fn with_exec<T>(&self, id: &str, change: impl FnOnce(&mut ExecRecord) -> T) -> Option<T> {
-        let mut execs = self.execs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    pub(crate) fn with_exec<T>(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut ExecRecord) -> T,
+    ) -> Option<T> {
+        let mut execs = self
+            .execs
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         execs.get_mut(id).map(change)
     }
 }

@@ -17,7 +17,11 @@ pub(crate) struct ContainerRunner {
 impl ContainerRunner {
     /// `scratch` is a directory of the build's own.
     pub(crate) fn new(engine: Engine, runtime: Handle, scratch: PathBuf) -> Self {
-        Self { engine, runtime, scratch }
+        Self {
+            engine,
+            runtime,
+            scratch,
+        }
     }
 }
 

@@ -36,7 +36,9 @@ pub enum Status {
 impl Report {
     /// Whether something is missing without which nothing works.
     pub fn is_fatal(&self) -> bool {
-        self.checks.iter().any(|check| check.status == Status::Missing)
+        self.checks
+            .iter()
+            .any(|check| check.status == Status::Missing)
     }
 
     fn ok(&mut self, name: &str, detail: impl Into<String>) {
@@ -45,13 +47,21 @@ impl Report {
 
     fn push(&mut self, name: &str, status: Status, detail: String, remedy: Option<&str>) {
         let remedy = remedy.map(str::to_owned);
-        self.checks.push(Check { name: name.to_owned(), status, detail, remedy });
+        self.checks.push(Check {
+            name: name.to_owned(),
+            status,
+            detail,
+            remedy,
+        });
     }
 }
 
 /// Examines the host. Changes nothing on it.
 pub fn examine(paths: &Paths) -> Report {
-    let mut report = Report { checks: Vec::new(), uses: Vec::new() };
+    let mut report = Report {
+        checks: Vec::new(),
+        uses: Vec::new(),
+    };
     check_root(&mut report);
     check_cgroups(&mut report);
     check_filesystem(&mut report, "overlay", "overlay", "modprobe overlay");
@@ -101,17 +111,27 @@ fn check_cgroups(report: &mut Report) {
                     Some("limits that need a missing controller fail the start: enable it on the kernel's command line (cgroup_enable=memory)"),
                 );
             }
-            report.uses.push(format!("limits are set through cgroup {layout}"));
+            report
+                .uses
+                .push(format!("limits are set through cgroup {layout}"));
         }
     }
 }
 
 fn check_filesystem(report: &mut Report, name: &str, filesystem: &str, remedy: &str) {
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if known.lines().any(|line| line.split_whitespace().next_back() == Some(filesystem)) {
+    if known
+        .lines()
+        .any(|line| line.split_whitespace().next_back() == Some(filesystem))
+    {
         report.ok(name, "the kernel has it");
     } else {
-        report.push(name, Status::Missing, "the kernel does not have it".to_owned(), Some(remedy));
+        report.push(
+            name,
+            Status::Missing,
+            "the kernel does not have it".to_owned(),
+            Some(remedy),
+        );
     }
 }
 
@@ -138,7 +158,9 @@ fn check_network(report: &mut Report) {
             }
         }
     }
-    report.uses.push("networks are bridges with nftables rules".to_owned());
+    report
+        .uses
+        .push("networks are bridges with nftables rules".to_owned());
 }
 
 fn check_microvm(report: &mut Report, paths: &Paths) {
@@ -169,7 +191,10 @@ fn check_microvm(report: &mut Report, paths: &Paths) {
         None => report.push(
             "guest kernel",
             Status::Warning,
-            format!("none in {}: micro VMs cannot run", paths.kernels().display()),
+            format!(
+                "none in {}: micro VMs cannot run",
+                paths.kernels().display()
+            ),
             Some("make kernel"),
         ),
     }
@@ -186,7 +211,10 @@ fn check_microvm(report: &mut Report, paths: &Paths) {
         );
     }
     report.uses.push(if qemu.is_some() && kernel.is_some() {
-        format!("micro VMs run under QEMU with accelerator {accelerator}: {}", choice.reason)
+        format!(
+            "micro VMs run under QEMU with accelerator {accelerator}: {}",
+            choice.reason
+        )
     } else {
         "micro VMs cannot run on this host yet; containers can".to_owned()
     });

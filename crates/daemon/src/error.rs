@@ -40,14 +40,22 @@ pub(crate) fn message_of(error: &Error) -> String {
         ErrorKind::CommandNotExecutable => "permission denied",
         _ => return message,
     };
-    if message.contains(words) { message } else { format!("{message}: {words}") }
+    if message.contains(words) {
+        message
+    } else {
+        format!("{message}: {words}")
+    }
 }
 
 /// The answer to a request whose handler died.
 pub(crate) fn died(error: &tokio::task::JoinError) -> Response {
     tracing::error!(%error, "a handler died");
     let message = "internal error: see the daemon's log";
-    (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "message": message }))).into_response()
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Json(json!({ "message": message })),
+    )
+        .into_response()
 }
 
 /// Refusals of the framework itself (a malformed query, body or method) in the form of all errors.
@@ -60,7 +68,9 @@ pub(crate) async fn in_our_form(response: Response) -> Response {
     if !(status.is_client_error() || status.is_server_error()) || is_json {
         return response;
     }
-    let text = axum::body::to_bytes(response.into_body(), REFUSAL_LIMIT).await.unwrap_or_default();
+    let text = axum::body::to_bytes(response.into_body(), REFUSAL_LIMIT)
+        .await
+        .unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let message = match text.trim() {
         "" => status.canonical_reason().unwrap_or("refused"),

@@ -32,7 +32,10 @@ pub(crate) struct SupervisorLauncher {
 
 impl SupervisorLauncher {
     pub(crate) fn new(paths: Paths) -> Self {
-        Self { paths, microvm: OnceCell::new() }
+        Self {
+            paths,
+            microvm: OnceCell::new(),
+        }
     }
 
     /// What micro VMs need on this host.
@@ -73,7 +76,10 @@ impl SupervisorLauncher {
             .process_group(0)
             .spawn()
             .map_err(|error| Error::host("start a supervisor").with_source(error))?;
-        let stdout = child.stdout.take().ok_or_else(|| Error::host("no pipe to the supervisor"))?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| Error::host("no pipe to the supervisor"))?;
         // Whoever started it reaps it; its end is heard of through its socket.
         tokio::spawn(async move {
             if let Err(error) = child.wait().await {
@@ -88,7 +94,9 @@ impl SupervisorLauncher {
         if line.is_empty() {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             let last = said.lines().last().unwrap_or("it said nothing").to_owned();
-            return Err(Error::host(format!("the supervisor died while it made the sandbox: {last}")));
+            return Err(Error::host(format!(
+                "the supervisor died while it made the sandbox: {last}"
+            )));
         }
         serde_json::from_str(&line)
             .map_err(|error| Error::channel("report of the supervisor").with_source(error))
@@ -98,7 +106,8 @@ impl SupervisorLauncher {
     fn kill_supervisor(&self, run_dir: &Path) {
         for pid in supervisors_of(run_dir) {
             if let Some(pid) = rustix::process::Pid::from_raw(pid)
-                && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+                && let Err(error) =
+                    rustix::process::kill_process(pid, rustix::process::Signal::KILL)
             {
                 tracing::debug!(%error, "a supervisor was gone already");
             }
@@ -108,12 +117,16 @@ impl SupervisorLauncher {
 
 /// The supervisors that run for a run directory, as their command lines say.
 fn supervisors_of(run_dir: &Path) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
-            let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+            let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
+                return false;
+            };
             let mut words = line.split(|byte| *byte == 0).skip(1);
             words.next() == Some(b"supervisor")
                 && words.next() == Some(run_dir.as_os_str().as_encoded_bytes())
@@ -124,20 +137,26 @@ fn supervisors_of(run_dir: &Path) -> Vec<i32> {
 /// The id in the launch file: the run directory's own name is only its beginning.
 fn full_id(run_dir: &Path) -> Option<String> {
     let text = std::fs::read(run_dir.join(LAUNCH_FILE)).ok()?;
-    serde_json::from_slice::<Launch>(&text).ok().map(|launch| launch.spec.id)
+    serde_json::from_slice::<Launch>(&text)
+        .ok()
+        .map(|launch| launch.spec.id)
 }
 
 fn write_launch(path: &Path, launch: &Launch) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let failed = |error: std::io::Error| {
-        Error::host(format!("write {}", path.display())).with_source(error)
-    };
+    let failed =
+        |error: std::io::Error| Error::host(format!("write {}", path.display())).with_source(error);
     let text = serde_json::to_vec(launch)
         .map_err(|error| Error::host("encode the launch file").with_source(error))?;
     // It holds the workload's environment, where people keep passwords.
     let mut options = std::fs::OpenOptions::new();
-    let mut file =
-        options.create(true).write(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    let mut file = options
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
     file.write_all(&text).map_err(failed)
 }
 
@@ -223,7 +242,9 @@ impl Launcher for SupervisorLauncher {
 
     fn last_exit(&self, id: &str) -> Result<Option<(SystemTime, ExitStatus)>> {
         Ok(match read_status(&self.paths.status_file(id))? {
-            Some(Status::Exited { finished_at, exit, .. }) => Some((finished_at, exit)),
+            Some(Status::Exited {
+                finished_at, exit, ..
+            }) => Some((finished_at, exit)),
             _ => None,
         })
     }
@@ -280,10 +301,9 @@ impl SupervisorLauncher {
             cgroup.kill()?;
             cgroup.remove()?;
             match std::fs::remove_dir_all(&run_dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::host(
-                    format!("remove {}", run_dir.display()),
-                )
-                .with_source(error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::host(format!("remove {}", run_dir.display())).with_source(error))
+                }
                 _ => Ok(()),
             }
         })

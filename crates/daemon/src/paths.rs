@@ -22,9 +22,11 @@ impl Paths {
                 state: "/var/lib/bulkhead".into(),
                 cache: "/var/cache/bulkhead".into(),
             },
-            Some(root) => {
-                Self { run: root.join("run"), state: root.join("lib"), cache: root.join("cache") }
-            }
+            Some(root) => Self {
+                run: root.join("run"),
+                state: root.join("lib"),
+                cache: root.join("cache"),
+            },
         };
         if let Some(cache) = cache {
             paths.cache = cache.to_owned();
@@ -74,21 +76,26 @@ impl Paths {
             return "bulkhead".to_owned();
         }
         let digest = bulkhead_network::Instance::new(&self.state).bridge_name("");
-        format!("bulkhead-{}", digest.trim_start_matches(bulkhead_network::BRIDGE_PREFIX))
+        format!(
+            "bulkhead-{}",
+            digest.trim_start_matches(bulkhead_network::BRIDGE_PREFIX)
+        )
     }
 
     /// The newest guest kernel that `make kernel` has put into the cache, this instance's own or
     /// the machine's.
     pub(crate) fn guest_kernel(&self) -> Option<PathBuf> {
         let shared = Path::new("/var/cache/bulkhead/kernel");
-        [self.kernels().as_path(), shared].into_iter().find_map(|directory| {
-            let entries = std::fs::read_dir(directory).ok()?;
-            entries
-                .flatten()
-                .filter(|entry| entry.file_name().to_string_lossy().starts_with("vmlinux-"))
-                .max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok())
-                .map(|entry| entry.path())
-        })
+        [self.kernels().as_path(), shared]
+            .into_iter()
+            .find_map(|directory| {
+                let entries = std::fs::read_dir(directory).ok()?;
+                entries
+                    .flatten()
+                    .filter(|entry| entry.file_name().to_string_lossy().starts_with("vmlinux-"))
+                    .max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok())
+                    .map(|entry| entry.path())
+            })
     }
 
     pub(crate) fn make(&self) -> Result<()> {
@@ -113,7 +120,11 @@ impl Paths {
                 ))
                 .with_source(error)
             };
-            std::fs::DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(failed)?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(directory)
+                .map_err(failed)?;
             if mode != 0o711 {
                 std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode))
                     .map_err(failed)?;

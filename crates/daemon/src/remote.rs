@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bulkhead_engine::{Input, Output, RemoteSandbox, Session};
 use bulkhead_model::{Error, ExitStatus, ProcessSpec, Resources, Result, Stats, TerminalSize};
-use bulkhead_supervisor::protocol::{Channel, FRAME_LIMIT, Reply, Request, frame_header, parse_header};
+use bulkhead_supervisor::protocol::{
+    Channel, FRAME_LIMIT, Reply, Request, frame_header, parse_header,
+};
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -38,7 +40,11 @@ impl SupervisedSandbox {
         line.push(b'\n');
         connection.writer.write_all(&line).await.map_err(lost)?;
         let mut answer = Vec::new();
-        connection.reader.read_until(b'\n', &mut answer).await.map_err(lost)?;
+        connection
+            .reader
+            .read_until(b'\n', &mut answer)
+            .await
+            .map_err(lost)?;
         if answer.is_empty() {
             return Err(Error::channel("the supervisor ended without an answer"));
         }
@@ -61,7 +67,10 @@ async fn connect(socket: &Path) -> Result<Connection> {
         Error::conflict("the sandbox is not running").with_source(error)
     })?;
     let (reader, writer) = stream.into_split();
-    Ok(Connection { reader: BufReader::new(reader), writer })
+    Ok(Connection {
+        reader: BufReader::new(reader),
+        writer,
+    })
 }
 
 fn lost(error: std::io::Error) -> Error {
@@ -163,7 +172,10 @@ async fn write_inputs(mut writer: OwnedWriteHalf, mut inputs: mpsc::Receiver<Inp
         loop {
             let chunk;
             (chunk, rest) = rest.split_at(rest.len().min(FRAME_LIMIT));
-            writer.write_all(&frame_header(channel, chunk.len())).await.map_err(lost)?;
+            writer
+                .write_all(&frame_header(channel, chunk.len()))
+                .await
+                .map_err(lost)?;
             writer.write_all(chunk).await.map_err(lost)?;
             if rest.is_empty() {
                 break;
@@ -204,7 +216,9 @@ async fn read_outputs(
         };
         // A client that went away must not stop the process: what it writes is read and dropped.
         if outputs.send(output).await.is_err() {
-            tokio::io::copy(&mut reader, &mut tokio::io::sink()).await.map_err(lost)?;
+            tokio::io::copy(&mut reader, &mut tokio::io::sink())
+                .await
+                .map_err(lost)?;
             return Ok(());
         }
     }

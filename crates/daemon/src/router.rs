@@ -52,11 +52,17 @@ pub(crate) fn router(app: App) -> Router {
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
-        .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
+        .route(
+            "/networks/{id}",
+            get(networks::inspect).delete(networks::remove),
+        )
         .route("/volumes", get(volumes::list))
         .route("/volumes/create", post(volumes::create))
         .route("/volumes/prune", post(volumes::prune))
-        .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
+        .route(
+            "/volumes/{name}",
+            get(volumes::inspect).delete(volumes::remove),
+        )
         .route("/bulkhead/projects", get(projects::list))
         .route("/bulkhead/projects/{name}", get(projects::status))
         .route("/bulkhead/projects/{name}/up", post(projects::up))
@@ -64,7 +70,10 @@ pub(crate) fn router(app: App) -> Router {
         .route("/bulkhead/info", get(system::bulkhead_info))
         .route("/bulkhead/shutdown", post(system::shutdown))
         .fallback(async |uri: Uri| {
-            (StatusCode::NOT_FOUND, Json(json!({ "message": format!("page not found: {}", uri.path()) })))
+            (
+                StatusCode::NOT_FOUND,
+                Json(json!({ "message": format!("page not found: {}", uri.path()) })),
+            )
         })
         .layer(middleware::map_response(crate::error::in_our_form))
         .layer(middleware::map_response(system::add_headers))
@@ -76,13 +85,22 @@ pub(crate) fn router(app: App) -> Router {
 pub(crate) fn strip_version<B>(mut request: Request<B>) -> Request<B> {
     let uri = request.uri();
     let path = uri.path();
-    let Some(rest) = path.strip_prefix("/v") else { return request };
-    let Some((version, rest)) = rest.split_once('/') else { return request };
-    let numeric = version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let Some(rest) = path.strip_prefix("/v") else {
+        return request;
+    };
+    let Some((version, rest)) = rest.split_once('/') else {
+        return request;
+    };
+    let numeric = version
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
     if version.is_empty() || !numeric {
         return request;
     }
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     if let Ok(stripped) = format!("/{rest}{query}").parse() {
         *request.uri_mut() = stripped;
     }
@@ -99,7 +117,10 @@ mod tests {
             let request = Request::builder().uri(path).body(()).expect("request");
             strip_version(request).uri().to_string()
         };
-        assert_eq!(stripped("/v1.41/containers/json?all=1"), "/containers/json?all=1");
+        assert_eq!(
+            stripped("/v1.41/containers/json?all=1"),
+            "/containers/json?all=1"
+        );
         assert_eq!(stripped("/volumes/v1"), "/volumes/v1");
         assert_eq!(stripped("/_ping"), "/_ping");
         assert_eq!(stripped("/vx/y"), "/vx/y");

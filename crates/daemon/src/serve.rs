@@ -56,7 +56,9 @@ pub fn main(options: Options) -> ExitCode {
     {
         tracing::warn!(%error, "the daemon stays in its caller's session");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let served = runtime
         .map_err(|error| Error::host("start the daemon's threads").with_source(error))
         .and_then(|runtime| runtime.block_on(serve(options)));
@@ -117,9 +119,8 @@ async fn serve(options: Options) -> Result<()> {
 fn lock(paths: &Paths) -> Result<File> {
     use std::os::unix::fs::MetadataExt;
     let path = paths.lock();
-    let failed = |error: std::io::Error| {
-        Error::host(format!("open {}", path.display())).with_source(error)
-    };
+    let failed =
+        |error: std::io::Error| Error::host(format!("open {}", path.display())).with_source(error);
     let deadline = std::time::Instant::now() + LOCK_PATIENCE;
     loop {
         paths.make()?;
@@ -158,7 +159,9 @@ fn listen(path: &Path) -> Result<UnixListener> {
     let temporary = path.with_extension("new");
     for old in [path, &temporary] {
         match std::fs::remove_file(old) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
             _ => {}
         }
     }

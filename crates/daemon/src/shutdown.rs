@@ -13,8 +13,9 @@ pub(crate) async fn take_down(app: &AppState) -> Result<()> {
     // Networks that no project made go with the instance; a project's stay for its `down`.
     let projects = app.engine.projects();
     for network in app.engine.networks() {
-        let of_project =
-            projects.iter().any(|project| project.networks.iter().any(|name| name == network.name()));
+        let of_project = projects
+            .iter()
+            .any(|project| project.networks.iter().any(|name| name == network.name()));
         if !of_project && network.labels.is_empty() {
             app.engine.remove_network(network.id()).await?;
         }
@@ -38,7 +39,11 @@ pub(crate) fn remove_if_empty(app: &AppState) -> Result<()> {
     let (socket, lock) = (app.paths.socket(), app.paths.lock());
     let entries = std::fs::read_dir(run)
         .map_err(|error| Error::host(format!("read {}", run.display())).with_source(error))?;
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| *path != lock && *path != socket) {
+    for path in entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| *path != lock && *path != socket)
+    {
         let removed = if path.is_dir() {
             std::fs::remove_dir_all(&path)
         } else {

@@ -44,8 +44,12 @@ impl SqliteStore {
                 .with_source(error)
             })?;
         let connection = Connection::open(path).map_err(failed)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(failed)?;
+        connection
+            .pragma_update(None, "synchronous", "NORMAL")
+            .map_err(failed)?;
         let version: i64 = connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(failed)?;
@@ -61,12 +65,18 @@ impl SqliteStore {
             );
             connection.execute(&statement, []).map_err(failed)?;
         }
-        connection.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        connection
+            .pragma_update(None, "user_version", SCHEMA_VERSION)
+            .map_err(failed)?;
+        Ok(Self {
+            connection: Mutex::new(connection),
+        })
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.connection
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn all<T: DeserializeOwned>(&self, table: &str) -> Result<Vec<T>> {
@@ -78,7 +88,9 @@ impl SqliteStore {
             .prepare_cached(&format!("SELECT key, record FROM {table} ORDER BY key"))
             .map_err(failed)?;
         let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+            .query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })
             .map_err(failed)?;
         let mut records = Vec::new();
         for row in rows {
@@ -96,7 +108,9 @@ impl SqliteStore {
         let text = serde_json::to_string(record)
             .map_err(|error| Error::host(format!("encode {key}")).with_source(error))?;
         self.connection()
-            .prepare_cached(&format!("INSERT OR REPLACE INTO {table} (key, record) VALUES (?1, ?2)"))
+            .prepare_cached(&format!(
+                "INSERT OR REPLACE INTO {table} (key, record) VALUES (?1, ?2)"
+            ))
             .and_then(|mut statement| statement.execute(params![key, text]))
             .map_err(|error| {
                 Error::host(format!("write {key} to the database: is the disk full?"))
@@ -174,8 +188,14 @@ mod tests {
     fn what_was_saved_is_there_after_reopening() {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("state.db");
-        let project = ProjectRecord { name: "shop".into(), ..ProjectRecord::default() };
-        SqliteStore::open(&path).expect("open").save_project(&project).expect("save");
+        let project = ProjectRecord {
+            name: "shop".into(),
+            ..ProjectRecord::default()
+        };
+        SqliteStore::open(&path)
+            .expect("open")
+            .save_project(&project)
+            .expect("save");
         let store = SqliteStore::open(&path).expect("reopen");
         assert_eq!(store.projects().expect("read")[0].name, "shop");
         store.delete_project("shop").expect("delete");
@@ -187,7 +207,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("state.db");
         let connection = Connection::open(&path).expect("open");
-        connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).expect("version");
+        connection
+            .pragma_update(None, "user_version", SCHEMA_VERSION + 1)
+            .expect("version");
         drop(connection);
         let error = SqliteStore::open(&path).err().expect("refused");
         assert_eq!(error.kind(), bulkhead_model::ErrorKind::Unsupported);

@@ -178,7 +178,14 @@ mod tests {
     fn pause(policy: RestartPolicy, count: u32, code: i32) -> Option<Duration> {
         let mut record = record(policy);
         record.restart_count = count;
-        restart_pause(&record, ExitStatus { code, oom_killed: false }, SystemTime::now())
+        restart_pause(
+            &record,
+            ExitStatus {
+                code,
+                oom_killed: false,
+            },
+            SystemTime::now(),
+        )
     }
 
     #[test]
@@ -193,7 +200,10 @@ mod tests {
 
     #[test]
     fn a_stop_by_the_user_and_self_removal_come_first() {
-        let killed = ExitStatus { code: 137, oom_killed: false };
+        let killed = ExitStatus {
+            code: 137,
+            oom_killed: false,
+        };
         let mut stopped = record(RestartPolicy::Always);
         stopped.stopped_by_user = true;
         assert_eq!(restart_pause(&stopped, killed, SystemTime::now()), None);
@@ -205,14 +215,26 @@ mod tests {
     #[test]
     fn pauses_double_up_to_a_minute_and_a_good_run_ends_that() {
         assert_eq!(pause(RestartPolicy::Always, 3, 1), Some(FIRST_PAUSE * 8));
-        assert_eq!(pause(RestartPolicy::Always, u32::MAX, 1), Some(LONGEST_PAUSE));
+        assert_eq!(
+            pause(RestartPolicy::Always, u32::MAX, 1),
+            Some(LONGEST_PAUSE)
+        );
         let mut record = record(RestartPolicy::Always);
         record.restart_count = 9;
         let start = SystemTime::now();
         record.started_at = Some(start);
-        let exit = ExitStatus { code: 1, oom_killed: false };
-        assert_eq!(restart_pause(&record, exit, start + GOOD_RUN), Some(FIRST_PAUSE));
+        let exit = ExitStatus {
+            code: 1,
+            oom_killed: false,
+        };
+        assert_eq!(
+            restart_pause(&record, exit, start + GOOD_RUN),
+            Some(FIRST_PAUSE)
+        );
         // The clock was put back meanwhile: no run at all, and no panic.
-        assert_eq!(restart_pause(&record, exit, start - GOOD_RUN), Some(FIRST_PAUSE * 512));
+        assert_eq!(
+            restart_pause(&record, exit, start - GOOD_RUN),
+            Some(FIRST_PAUSE * 512)
+        );
     }
 }

@@ -257,7 +257,9 @@ impl Inner {
             names.push(crate::engine::random_id()?);
         }
         if names != record.anonymous_volumes {
-            entry.change(&*self.store, |record| record.anonymous_volumes.clone_from(&names))?;
+            entry.change(&*self.store, |record| {
+                record.anonymous_volumes.clone_from(&names)
+            })?;
         }
         Ok(names)
     }
@@ -276,9 +278,9 @@ impl Inner {
                     MountSource::Bind(self.use_volume(name, BTreeMap::new(), image).await?)
                 }
                 MountRequestSource::AnonymousVolume => {
-                    let name = anonymous.next().ok_or_else(|| {
-                        Error::host("a volume of the sandbox has no name")
-                    })?;
+                    let name = anonymous
+                        .next()
+                        .ok_or_else(|| Error::host("a volume of the sandbox has no name"))?;
                     let image = Some((&record.config.layers[..], &request.target[..]));
                     let path = self.use_volume(&name, BTreeMap::new(), image).await?;
                     MountSource::Bind(path)

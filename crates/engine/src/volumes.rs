@@ -195,7 +195,19 @@ mod tests {
             check_name(name, "volume").expect(name);
         }
         let long = "x".repeat(256);
-        for name in ["", ".", "..", "../x", "a/b", ".removed-1", "-x", "a b", "a\0", "\u{e4}", &long] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            ".removed-1",
+            "-x",
+            "a b",
+            "a\0",
+            "\u{e4}",
+            &long,
+        ] {
             assert!(check_name(name, "volume").is_err(), "{name}");
         }
         assert!(check_name(&format!("{DOOMED}1"), "volume").is_err());

@@ -103,14 +103,17 @@ impl Hub {
     /// Announces a connection that must be served to its end.
     pub(crate) fn session(self: &Arc<Self>) -> Session {
         *lock(&self.sessions) += 1;
-        Session { hub: Arc::clone(self) }
+        Session {
+            hub: Arc::clone(self),
+        }
     }
 
     /// Blocks until every client has been told everything, or has had its time for it.
     pub(crate) fn wait_for_sessions(&self) {
         let open = lock(&self.sessions);
-        let waited =
-            self.session_ended.wait_timeout_while(open, CLIENT_PATIENCE, |open| *open > 0);
+        let waited = self
+            .session_ended
+            .wait_timeout_while(open, CLIENT_PATIENCE, |open| *open > 0);
         if let Ok((open, timeout)) = waited
             && timeout.timed_out()
         {
@@ -119,7 +122,11 @@ impl Hub {
     }
 
     fn pump(&self, channel: Channel, mut file: File) {
-        let name = if channel == Channel::Stderr { "stderr" } else { "stdout" };
+        let name = if channel == Channel::Stderr {
+            "stderr"
+        } else {
+            "stdout"
+        };
         let mut line = LineBuffer::default();
         let mut buffer = vec![0; 32 * 1024];
         loop {
@@ -167,5 +174,7 @@ fn send_patiently(client: &SyncSender<Chunk>, chunk: Chunk) -> bool {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bulkhead_container::ContainerBackend;
 use bulkhead_container::cgroup::Cgroup;
 use bulkhead_microvm::{Accelerator, MicroVmBackend, MicroVmConfig};
-use bulkhead_model::{Backend, ByteSize, Error, Kind, NetworkMode, Resources, Result, Sandbox, SandboxSpec};
+use bulkhead_model::{
+    Backend, ByteSize, Error, Kind, NetworkMode, Resources, Result, Sandbox, SandboxSpec,
+};
 use serde::{Deserialize, Serialize};
 
 /// What a monitor may use beyond its guest's memory: its own code, page tables, device queues and,
@@ -70,9 +72,10 @@ fn create_container(launch: &Launch) -> Result<Arc<dyn Sandbox>> {
 }
 
 fn create_microvm(launch: &Launch) -> Result<(Arc<dyn Sandbox>, Option<Cgroup>)> {
-    let settings = launch.microvm.as_ref().ok_or_else(|| {
-        Error::invalid("the launch file has no settings for micro VMs")
-    })?;
+    let settings = launch
+        .microvm
+        .as_ref()
+        .ok_or_else(|| Error::invalid("the launch file has no settings for micro VMs"))?;
     if launch.spec.network == NetworkMode::Host {
         return Err(Error::unsupported(
             "a micro VM cannot use the host's network: publish its ports, or run it as a container",
@@ -110,12 +113,19 @@ fn create_microvm(launch: &Launch) -> Result<(Arc<dyn Sandbox>, Option<Cgroup>)>
 }
 
 fn open_taps(spec: &SandboxSpec) -> Result<Vec<OwnedFd>> {
-    spec.network.endpoints().iter().map(bulkhead_network::open_tap).collect()
+    spec.network
+        .endpoints()
+        .iter()
+        .map(bulkhead_network::open_tap)
+        .collect()
 }
 
 /// The limits of the monitor: the guest enforces its own memory and process limits inside.
 fn monitor_resources(spec: &SandboxSpec) -> Resources {
-    let guest_memory = spec.resources.memory.unwrap_or(bulkhead_microvm::DEFAULT_MEMORY);
+    let guest_memory = spec
+        .resources
+        .memory
+        .unwrap_or(bulkhead_microvm::DEFAULT_MEMORY);
     Resources {
         memory: Some(ByteSize(guest_memory.bytes() + MONITOR_OVERHEAD.bytes())),
         cpu_millis: spec.resources.cpu_millis,

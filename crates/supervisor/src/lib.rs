@@ -71,7 +71,9 @@ fn supervise(run_dir: &Path) -> Result<()> {
     ignore_signals()?;
     let supervised = match Supervised::create(&launch, run_dir) {
         Ok(supervised) => {
-            report(&CreateReport::Created { pid: supervised.sandbox.pid() });
+            report(&CreateReport::Created {
+                pid: supervised.sandbox.pid(),
+            });
             Arc::new(supervised)
         }
         Err(error) => {
@@ -126,7 +128,9 @@ impl Supervised {
         }
         match self.sandbox.stats() {
             Some(source) => source.read(),
-            None => Err(Error::unsupported("this kind of sandbox reports no figures")),
+            None => Err(Error::unsupported(
+                "this kind of sandbox reports no figures",
+            )),
         }
     }
 

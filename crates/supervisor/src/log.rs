@@ -39,7 +39,9 @@ impl LogWriter {
             .mode(0o600)
             .open(path)
             .map_err(|error| Error::host(format!("open {}", path.display())).with_source(error))?;
-        Ok(Self { file: Mutex::new(file) })
+        Ok(Self {
+            file: Mutex::new(file),
+        })
     }
 
     /// Logs the whole lines of `buffer` and `data` and keeps the rest in `buffer`.
@@ -49,7 +51,11 @@ impl LogWriter {
         let mut entries = Vec::with_capacity(data.len() + 128);
         let mut rest = buffer.pending.as_slice();
         loop {
-            let end = match rest.iter().take(ENTRY_LIMIT).position(|byte| *byte == b'\n') {
+            let end = match rest
+                .iter()
+                .take(ENTRY_LIMIT)
+                .position(|byte| *byte == b'\n')
+            {
                 Some(newline) => newline + 1,
                 None if rest.len() >= ENTRY_LIMIT => ENTRY_LIMIT,
                 None => break,
@@ -78,7 +84,10 @@ impl LogWriter {
         if entries.is_empty() {
             return;
         }
-        let mut file = self.file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut file = self
+            .file
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         // A full disk must not stop the workload; it is said in the supervisor's own log.
         if let Err(error) = file.write_all(entries) {
             tracing::error!(%error, "log lines are lost");
@@ -88,7 +97,11 @@ impl LogWriter {
 
 fn append_entry(entries: &mut Vec<u8>, stream: &'static str, time: &str, line: &[u8]) {
     let text = String::from_utf8_lossy(line);
-    let entry = Entry { log: &text, stream, time: time.to_owned() };
+    let entry = Entry {
+        log: &text,
+        stream,
+        time: time.to_owned(),
+    };
     serde_json::to_writer(&mut *entries, &entry).expect("strings can be written to memory");
     entries.push(b'\n');
 }
@@ -117,13 +130,19 @@ mod tests {
 
     #[test]
     fn lines_are_joined_over_chunks() {
-        assert_eq!(logged(&[b"one\ntw", b"o\n", b"rest"]), ["one\n", "two\n", "rest"]);
+        assert_eq!(
+            logged(&[b"one\ntw", b"o\n", b"rest"]),
+            ["one\n", "two\n", "rest"]
+        );
     }
 
     #[test]
     fn a_long_line_is_cut() {
         let long = vec![b'x'; ENTRY_LIMIT + 3];
         let entries = logged(&[&long, b"\n"]);
-        assert_eq!(entries.iter().map(String::len).collect::<Vec<_>>(), [ENTRY_LIMIT, 4]);
+        assert_eq!(
+            entries.iter().map(String::len).collect::<Vec<_>>(),
+            [ENTRY_LIMIT, 4]
+        );
     }
 }

@@ -6,9 +6,7 @@
 
 use std::io::{self, Read, Write};
 
-use bulkhead_model::{
-    Error, ErrorKind, ExitStatus, ProcessSpec, Resources, Stats, TerminalSize,
-};
+use bulkhead_model::{Error, ErrorKind, ExitStatus, ProcessSpec, Resources, Stats, TerminalSize};
 use serde::{Deserialize, Serialize};
 
 /// The longest payload of a frame, in bytes.
@@ -21,7 +19,9 @@ pub enum Request {
     /// Runs the workload.
     Start,
     /// Joins the workload's streams; stdin too if wanted. The last frame is an `Exit`.
-    Attach { stdin: bool },
+    Attach {
+        stdin: bool,
+    },
     /// Runs one more process; the last frame is an `Exit`.
     Exec(Box<ProcessSpec>),
     Signal(i32),
@@ -57,7 +57,9 @@ pub struct Failure {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum CreateReport {
     /// The sandbox is made; the process is its init or monitor.
-    Created { pid: u32 },
+    Created {
+        pid: u32,
+    },
     Failed(Failure),
 }
 
@@ -74,8 +76,14 @@ const KINDS: [(ErrorKind, &str); 8] = [
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let name = KINDS.iter().find(|(kind, _)| *kind == error.kind()).map_or("host", |(_, name)| name);
-        Self { kind: name.to_owned(), message: error.to_string() }
+        let name = KINDS
+            .iter()
+            .find(|(kind, _)| *kind == error.kind())
+            .map_or("host", |(_, name)| name);
+        Self {
+            kind: name.to_owned(),
+            message: error.to_string(),
+        }
     }
 }
 
@@ -107,9 +115,16 @@ pub enum Channel {
 
 impl Channel {
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Stdin, Self::Stdout, Self::Stderr, Self::Resize, Self::Signal, Self::Exit]
-            .into_iter()
-            .find(|channel| *channel as u8 == byte)
+        [
+            Self::Stdin,
+            Self::Stdout,
+            Self::Stderr,
+            Self::Resize,
+            Self::Signal,
+            Self::Exit,
+        ]
+        .into_iter()
+        .find(|channel| *channel as u8 == byte)
     }
 }
 
@@ -128,11 +143,17 @@ pub fn parse_header(header: [u8; 5]) -> Result<(Channel, usize), Error> {
     let length = u32::from_be_bytes(length) as usize;
     match Channel::from_byte(channel) {
         Some(channel) if length <= FRAME_LIMIT => Ok((channel, length)),
-        _ => Err(Error::channel(format!("malformed frame (channel {channel}, {length} bytes)"))),
+        _ => Err(Error::channel(format!(
+            "malformed frame (channel {channel}, {length} bytes)"
+        ))),
     }
 }
 
-pub(crate) fn write_frame(out: &mut impl Write, channel: Channel, payload: &[u8]) -> io::Result<()> {
+pub(crate) fn write_frame(
+    out: &mut impl Write,
+    channel: Channel,
+    payload: &[u8],
+) -> io::Result<()> {
     for chunk in payload.chunks(FRAME_LIMIT) {
         out.write_all(&frame_header(channel, chunk.len()))?;
         out.write_all(chunk)?;
@@ -160,7 +181,8 @@ pub(crate) fn write_line(out: &mut impl Write, message: &impl Serialize) -> Resu
     let mut line = serde_json::to_vec(message)
         .map_err(|error| Error::channel("write a message").with_source(error))?;
     line.push(b'\n');
-    out.write_all(&line).map_err(|error| Error::channel("write a message").with_source(error))
+    out.write_all(&line)
+        .map_err(|error| Error::channel("write a message").with_source(error))
 }
 
 /// Reads one line byte by byte, so that nothing of the frames behind it is taken away.
@@ -175,7 +197,9 @@ pub(crate) fn read_line(input: &mut impl Read) -> Result<Vec<u8>, Error> {
             return Ok(line);
         }
         if line.len() == LINE_LIMIT {
-            return Err(Error::channel(format!("message longer than {LINE_LIMIT} bytes")));
+            return Err(Error::channel(format!(
+                "message longer than {LINE_LIMIT} bytes"
+            )));
         }
         line.push(byte[0]);
     }
@@ -201,7 +225,10 @@ mod tests {
         let mut input = wire.as_slice();
         let first = read_frame(&mut input).expect("first").expect("frame");
         assert_eq!((first.0, first.1.len()), (Channel::Stderr, FRAME_LIMIT));
-        assert_eq!(read_frame(&mut input).expect("second"), Some((Channel::Stderr, vec![7])));
+        assert_eq!(
+            read_frame(&mut input).expect("second"),
+            Some((Channel::Stderr, vec![7]))
+        );
         assert_eq!(read_frame(&mut input).expect("end"), None);
     }
 

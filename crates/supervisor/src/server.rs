@@ -28,7 +28,11 @@ pub(crate) struct Exit {
 enum Outcome {
     /// The workload was never started.
     Discarded,
-    Exited { started_at: SystemTime, finished_at: SystemTime, exit: ExitStatus },
+    Exited {
+        started_at: SystemTime,
+        finished_at: SystemTime,
+        exit: ExitStatus,
+    },
 }
 
 #[derive(Default)]
@@ -46,16 +50,25 @@ impl Exit {
     pub(crate) fn exit_status(&self) -> ExitStatus {
         match self.outcome {
             Outcome::Exited { exit, .. } => exit,
-            Outcome::Discarded => ExitStatus { code: 137, oom_killed: false },
+            Outcome::Discarded => ExitStatus {
+                code: 137,
+                oom_killed: false,
+            },
         }
     }
 
     /// What the status file says; `None` for a workload that never ran.
     pub(crate) fn status(&self) -> Option<Status> {
         match self.outcome {
-            Outcome::Exited { started_at, finished_at, exit } => {
-                Some(Status::Exited { started_at, finished_at, exit })
-            }
+            Outcome::Exited {
+                started_at,
+                finished_at,
+                exit,
+            } => Some(Status::Exited {
+                started_at,
+                finished_at,
+                exit,
+            }),
             Outcome::Discarded => None,
         }
     }
@@ -134,7 +147,9 @@ impl Server {
             Ok(Request::Resume) => self.with_pause(|pause| pause.resume()),
             Ok(Request::Update(resources)) => match self.supervised.sandbox.update() {
                 Some(update) => update.update(&resources),
-                None => Err(Error::unsupported("the limits of this kind of sandbox are fixed")),
+                None => Err(Error::unsupported(
+                    "the limits of this kind of sandbox are fixed",
+                )),
             },
             Ok(Request::Stats) => {
                 let reply = match self.supervised.stats() {
@@ -177,7 +192,10 @@ impl Server {
         }
         let started_at = SystemTime::now();
         let pid = self.supervised.sandbox.pid();
-        let written = self.supervised.status.write(&Some(Status::Running { started_at, pid }));
+        let written = self
+            .supervised
+            .status
+            .write(&Some(Status::Running { started_at, pid }));
         if written.is_err()
             && let Err(error) = self.supervised.sandbox.signal(SIGKILL)
         {
@@ -189,10 +207,17 @@ impl Server {
                 Ok(exit) => server.supervised.exit_status(exit),
                 Err(error) => {
                     tracing::error!(%error, "the sandbox was lost");
-                    ExitStatus { code: 137, oom_killed: false }
+                    ExitStatus {
+                        code: 137,
+                        oom_killed: false,
+                    }
                 }
             };
-            server.end(Outcome::Exited { started_at, finished_at: SystemTime::now(), exit });
+            server.end(Outcome::Exited {
+                started_at,
+                finished_at: SystemTime::now(),
+                exit,
+            });
         });
         written
     }
@@ -239,8 +264,9 @@ impl Server {
                         Channel::Stdin if with_stdin => {
                             supervised.hub.write_stdin(&payload).map_err(stdin_failed)
                         }
-                        Channel::Resize => parse_size(&payload)
-                            .and_then(|size| supervised.sandbox.resize(size)),
+                        Channel::Resize => {
+                            parse_size(&payload).and_then(|size| supervised.sandbox.resize(size))
+                        }
                         _ => Ok(()),
                     };
                     if let Err(error) = done {
@@ -260,7 +286,9 @@ impl Server {
         let _session = self.supervised.hub.session();
         let started = match self.supervised.sandbox.exec() {
             Some(exec) => exec.exec(process),
-            None => Err(Error::unsupported("this kind of sandbox runs no further process")),
+            None => Err(Error::unsupported(
+                "this kind of sandbox runs no further process",
+            )),
         };
         match started {
             Ok((process, io)) => {
@@ -303,7 +331,10 @@ fn carry(stream: UnixStream, process: Arc<dyn Process>, io: ProcessIo) {
     }
     let mut pumps = Vec::new();
     let stderr = io.stderr.map(|file| (Channel::Stderr, file));
-    for (channel, mut file) in [Some((Channel::Stdout, io.stdout)), stderr].into_iter().flatten() {
+    for (channel, mut file) in [Some((Channel::Stdout, io.stdout)), stderr]
+        .into_iter()
+        .flatten()
+    {
         let writer = Arc::clone(&writer);
         pumps.push(std::thread::spawn(move || {
             let mut buffer = vec![0; FRAME_LIMIT / 2];
@@ -317,7 +348,10 @@ fn carry(stream: UnixStream, process: Arc<dyn Process>, io: ProcessIo) {
     }
     let exit = process.wait().unwrap_or_else(|error| {
         tracing::error!(%error, "an exec was lost");
-        ExitStatus { code: 137, oom_killed: false }
+        ExitStatus {
+            code: 137,
+            oom_killed: false,
+        }
     });
     for pump in pumps {
         if pump.join().is_err() {
@@ -350,5 +384,7 @@ fn answer(stream: &mut UnixStream, reply: &Reply) {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -13,7 +13,11 @@ pub enum Status {
     /// The workload was started.
     Running { started_at: SystemTime, pid: u32 },
     /// The workload has ended and the sandbox is deleted.
-    Exited { started_at: SystemTime, finished_at: SystemTime, exit: ExitStatus },
+    Exited {
+        started_at: SystemTime,
+        finished_at: SystemTime,
+        exit: ExitStatus,
+    },
 }
 
 /// The file that outlives the supervisor; written whole and renamed. It is not synced: a power

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use bulkhead_api::docker::{ContainerCreateBody, HealthConfig, HostConfig, RestartPolicyNameEnum, labels};
+use bulkhead_api::docker::{
+    ContainerCreateBody, HealthConfig, HostConfig, RestartPolicyNameEnum, labels,
+};
 use bulkhead_engine::{
     HealthCheck, NetworkJoin, NetworkRequest, PortRequest, Replica, RestartPolicy, SandboxConfig,
 };
@@ -68,7 +70,12 @@ pub(crate) fn sandbox_config(
         resources: resources(&host)?,
         security: security(&host)?,
         read_only_root: host.readonly_rootfs.unwrap_or(false),
-        sysctls: host.sysctls.clone().unwrap_or_default().into_iter().collect(),
+        sysctls: host
+            .sysctls
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         shm_size: host
             .shm_size
             .and_then(|size| u64::try_from(size).ok())
@@ -97,20 +104,26 @@ fn refuse_zero_bytes(body: &ContainerCreateBody) -> Result<()> {
         match value {
             Value::String(text) => text.contains('\0'),
             Value::Array(items) => items.iter().any(has_one),
-            Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_one(value)),
+            Value::Object(map) => map
+                .iter()
+                .any(|(key, value)| key.contains('\0') || has_one(value)),
             Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
     }
     let value = serde_json::to_value(body)
         .map_err(|error| Error::host("encode the request").with_source(error))?;
     if has_one(&value) {
-        return Err(Error::invalid("the request has a zero byte in a text: leave it out"));
+        return Err(Error::invalid(
+            "the request has a zero byte in a text: leave it out",
+        ));
     }
     Ok(())
 }
 
 fn hostname(body: &ContainerCreateBody) -> Result<Option<String>> {
-    let Some(name) = body.hostname.clone().filter(|name| !name.is_empty()) else { return Ok(None) };
+    let Some(name) = body.hostname.clone().filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if name.len() <= MAXIMUM_HOSTNAME && name.bytes().all(fits) {
         return Ok(Some(name));
@@ -129,8 +142,13 @@ fn kind(host: &HostConfig) -> Result<Kind> {
 }
 
 pub(crate) fn checked_name(name: &str) -> Result<String> {
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if first && rest && name.len() >= 2 && name.len() <= 200 {
         return Ok(name.to_owned());
     }
@@ -144,8 +162,11 @@ fn process(body: &ContainerCreateBody, host: &HostConfig, image: &Image) -> Resu
     // A new entrypoint makes the image's command meaningless. An empty string takes it away.
     let (entrypoint, command) = match &body.entrypoint {
         Some(entrypoint) if !entrypoint.is_empty() => {
-            let words: Vec<String> =
-                entrypoint.iter().filter(|word| !word.is_empty() || entrypoint.len() > 1).cloned().collect();
+            let words: Vec<String> = entrypoint
+                .iter()
+                .filter(|word| !word.is_empty() || entrypoint.len() > 1)
+                .cloned()
+                .collect();
             (words, body.cmd.clone().unwrap_or_default())
         }
         _ => {
@@ -175,7 +196,11 @@ fn process(body: &ContainerCreateBody, host: &HostConfig, image: &Image) -> Resu
         },
         _ => TerminalSize::default(),
     };
-    let size = if size.rows == 0 || size.columns == 0 { TerminalSize::default() } else { size };
+    let size = if size.rows == 0 || size.columns == 0 {
+        TerminalSize::default()
+    } else {
+        size
+    };
     let of_request = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let cwd = of_request(&body.working_dir).unwrap_or_else(|| config.working_dir.clone());
     Ok(ProcessSpec {
@@ -192,7 +217,9 @@ fn process(body: &ContainerCreateBody, host: &HostConfig, image: &Image) -> Resu
 /// Sets `NAME=value`; a `NAME` alone takes the variable away, as Docker does.
 pub(crate) fn set_variable(env: &mut Vec<String>, variable: String) {
     let name = variable.split('=').next().unwrap_or_default().to_owned();
-    let position = env.iter().position(|known| known.split('=').next() == Some(&name));
+    let position = env
+        .iter()
+        .position(|known| known.split('=').next() == Some(&name));
     match (position, variable.contains('=')) {
         (Some(position), true) => env[position] = variable,
         (Some(position), false) => {
@@ -220,17 +247,26 @@ fn ports(
             let host_address = match address {
                 None | Some("::" | "::0") => Ipv4Addr::UNSPECIFIED,
                 Some(text) => text.parse().map_err(|_| {
-                    Error::invalid(format!("port {key}: '{text}' is no IPv4 address of the host"))
+                    Error::invalid(format!(
+                        "port {key}: '{text}' is no IPv4 address of the host"
+                    ))
                 })?,
             };
             let text = binding.host_port.as_deref().unwrap_or_default();
             let host_port = match text {
                 "" => 0,
                 text => text.parse().map_err(|_| {
-                    Error::invalid(format!("port {key}: '{text}' is no port of the host (1-65535)"))
+                    Error::invalid(format!(
+                        "port {key}: '{text}' is no port of the host (1-65535)"
+                    ))
                 })?,
             };
-            ports.push(PortRequest { host_address, host_port, target_port, protocol });
+            ports.push(PortRequest {
+                host_address,
+                host_port,
+                target_port,
+                protocol,
+            });
         }
     }
     for key in keys {
@@ -267,7 +303,9 @@ fn parse_port(text: &str) -> Result<(u16, Protocol)> {
     };
     match number.parse() {
         Ok(number) if number > 0 => Ok((number, protocol)),
-        _ => Err(Error::invalid(format!("'{text}' is no port: use 1-65535, with /tcp or /udp"))),
+        _ => Err(Error::invalid(format!(
+            "'{text}' is no port: use 1-65535, with /tcp or /udp"
+        ))),
     }
 }
 
@@ -289,10 +327,17 @@ fn network(body: &ContainerCreateBody, host: &HostConfig) -> Result<NetworkReque
         _ if body.network_disabled.unwrap_or(false) => return Ok(NetworkRequest::None),
         _ => {}
     }
-    let mode = if mode.is_empty() || mode == "default" { "bridge" } else { mode };
+    let mode = if mode.is_empty() || mode == "default" {
+        "bridge"
+    } else {
+        mode
+    };
     let mut names: Vec<&str> = vec![mode];
-    let mut others: Vec<&str> =
-        endpoints.keys().map(String::as_str).filter(|name| *name != mode && *name != "default").collect();
+    let mut others: Vec<&str> = endpoints
+        .keys()
+        .map(String::as_str)
+        .filter(|name| *name != mode && *name != "default")
+        .collect();
     others.sort_unstable();
     // Naming networks without a mode means these and not the default one.
     if mode == "bridge" && !others.is_empty() && !endpoints.contains_key("bridge") {
@@ -302,7 +347,9 @@ fn network(body: &ContainerCreateBody, host: &HostConfig) -> Result<NetworkReque
     let mut joins = Vec::new();
     for name in names {
         let settings = endpoints.get(name);
-        let aliases = settings.and_then(|settings| settings.aliases.clone()).unwrap_or_default();
+        let aliases = settings
+            .and_then(|settings| settings.aliases.clone())
+            .unwrap_or_default();
         let address = settings
             .and_then(|settings| settings.ipam_config.as_ref()?.ipv4_address.clone())
             .filter(|text| !text.is_empty());
@@ -312,20 +359,29 @@ fn network(body: &ContainerCreateBody, host: &HostConfig) -> Result<NetworkReque
                 Error::invalid(format!("network {name}: '{text}' is no IPv4 address"))
             })?),
         };
-        joins.push(NetworkJoin { network: name.to_owned(), aliases, address });
+        joins.push(NetworkJoin {
+            network: name.to_owned(),
+            aliases,
+            address,
+        });
     }
     Ok(NetworkRequest::Join(joins))
 }
 
 fn health(given: Option<&HealthConfig>, image: &Image) -> Result<Option<HealthCheck>> {
-    let of_image = image.config.config.healthcheck.as_ref().map(|health| HealthConfig {
-        test: Some(health.test.clone()),
-        interval: Some(health.interval),
-        timeout: Some(health.timeout),
-        retries: Some(health.retries),
-        start_period: Some(health.start_period),
-        start_interval: Some(health.start_interval),
-    });
+    let of_image = image
+        .config
+        .config
+        .healthcheck
+        .as_ref()
+        .map(|health| HealthConfig {
+            test: Some(health.test.clone()),
+            interval: Some(health.interval),
+            timeout: Some(health.timeout),
+            retries: Some(health.retries),
+            start_period: Some(health.start_period),
+            start_interval: Some(health.start_interval),
+        });
     let test = given
         .and_then(|given| given.test.clone())
         .filter(|test| !test.is_empty())
@@ -354,7 +410,8 @@ fn health(given: Option<&HealthConfig>, image: &Image) -> Result<Option<HealthCh
     });
     for (name, nanos) in times.into_iter().flatten() {
         let nanos = nanos.unwrap_or(0);
-        if nanos != 0 && Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)) < MINIMUM_INTERVAL {
+        if nanos != 0 && Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)) < MINIMUM_INTERVAL
+        {
             return Err(Error::invalid(format!(
                 "{name} in Healthcheck cannot be less than 1ms: leave it out, or give nanoseconds"
             )));
@@ -386,18 +443,22 @@ fn health(given: Option<&HealthConfig>, image: &Image) -> Result<Option<HealthCh
 }
 
 pub(crate) fn restart(host: &HostConfig) -> Result<RestartPolicy> {
-    let Some(policy) = &host.restart_policy else { return Ok(RestartPolicy::No) };
+    let Some(policy) = &host.restart_policy else {
+        return Ok(RestartPolicy::No);
+    };
     let maximum = policy.maximum_retry_count.unwrap_or(0);
     let chosen = match policy.name {
         None | Some(RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO) => RestartPolicy::No,
         Some(RestartPolicyNameEnum::ALWAYS) => RestartPolicy::Always,
         Some(RestartPolicyNameEnum::UNLESS_STOPPED) => RestartPolicy::UnlessStopped,
-        Some(RestartPolicyNameEnum::ON_FAILURE) => {
-            RestartPolicy::OnFailure { maximum: u32::try_from(maximum).unwrap_or(0) }
-        }
+        Some(RestartPolicyNameEnum::ON_FAILURE) => RestartPolicy::OnFailure {
+            maximum: u32::try_from(maximum).unwrap_or(0),
+        },
     };
     if chosen != RestartPolicy::No && host.auto_remove.unwrap_or(false) {
-        return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+        return Err(Error::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
     }
     Ok(chosen)
 }
@@ -420,14 +481,16 @@ fn merged_labels(
 }
 
 fn replica(labels: &std::collections::BTreeMap<String, String>) -> Result<Option<Replica>> {
-    let (Some(project), Some(service)) =
-        (labels.get(labels::PROJECT), labels.get(labels::SERVICE))
+    let (Some(project), Some(service)) = (labels.get(labels::PROJECT), labels.get(labels::SERVICE))
     else {
         return Ok(None);
     };
     let number = labels.get(labels::CONTAINER_NUMBER).map_or(Ok(1), |text| {
         text.parse().map_err(|_| {
-            Error::invalid(format!("label {}: '{text}' is no number", labels::CONTAINER_NUMBER))
+            Error::invalid(format!(
+                "label {}: '{text}' is no number",
+                labels::CONTAINER_NUMBER
+            ))
         })
     })?;
     Ok(Some(Replica {
@@ -435,7 +498,9 @@ fn replica(labels: &std::collections::BTreeMap<String, String>) -> Result<Option
         service: service.clone(),
         number,
         config_hash: labels.get(labels::CONFIG_HASH).cloned().unwrap_or_default(),
-        one_off: labels.get(labels::ONEOFF).is_some_and(|text| text.eq_ignore_ascii_case("true")),
+        one_off: labels
+            .get(labels::ONEOFF)
+            .is_some_and(|text| text.eq_ignore_ascii_case("true")),
     }))
 }
 
@@ -490,7 +555,10 @@ mod tests {
         else {
             panic!("no join");
         };
-        assert_eq!((joins.len(), joins[0].aliases.as_slice()), (1, &["web".to_owned()][..]));
+        assert_eq!(
+            (joins.len(), joins[0].aliases.as_slice()),
+            (1, &["web".to_owned()][..])
+        );
         let plain = network(&ContainerCreateBody::default(), &HostConfig::default());
         assert!(matches!(plain, Ok(NetworkRequest::Join(joins)) if joins[0].network == "bridge"));
     }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use bulkhead_api::docker::{ContainerCreateBody, HostConfig};
-use bulkhead_engine::{Attachment, Engine, HealthStatus, MountRequestSource, NetworkRequest, Record, State};
+use bulkhead_engine::{
+    Attachment, Engine, HealthStatus, MountRequestSource, NetworkRequest, Record, State,
+};
 use bulkhead_network::PublishedPort;
 use serde_json::{Value, json};
 
@@ -15,7 +17,10 @@ use super::status::{health_word, state_word, status_text};
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 pub(crate) fn rfc3339(time: Option<SystemTime>) -> String {
-    time.map_or_else(|| NEVER.to_owned(), |time| humantime::format_rfc3339_nanos(time).to_string())
+    time.map_or_else(
+        || NEVER.to_owned(),
+        |time| humantime::format_rfc3339_nanos(time).to_string(),
+    )
 }
 
 pub(crate) fn unix_seconds(time: SystemTime) -> i64 {
@@ -49,9 +54,10 @@ fn network_mode(record: &Record) -> String {
     match &record.config.network {
         NetworkRequest::None => "none".to_owned(),
         NetworkRequest::Host => "host".to_owned(),
-        NetworkRequest::Join(joins) => {
-            joins.first().map(|join| join.network.clone()).unwrap_or_default()
-        }
+        NetworkRequest::Join(joins) => joins
+            .first()
+            .map(|join| join.network.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -70,7 +76,11 @@ fn summary_ports(record: &Record) -> Vec<Value> {
         .collect();
     if record.state.is_running() {
         let published = |number: u16| record.ports.iter().any(|port| port.target_port == number);
-        let only_exposed = record.config.exposed.iter().filter(|number| !published(**number));
+        let only_exposed = record
+            .config
+            .exposed
+            .iter()
+            .filter(|number| !published(**number));
         ports.extend(only_exposed.map(|number| json!({ "PrivatePort": number, "Type": "tcp" })));
     }
     ports
@@ -82,8 +92,12 @@ pub(crate) fn inspect(engine: &Engine, record: &Record, exec_ids: Vec<String>) -
     let mut host = body.host_config.clone().unwrap_or_default();
     complete_host(&mut host, record);
     let args = &record.config.process.args;
-    let lower: Vec<String> =
-        record.config.layers.iter().map(|layer| layer.display().to_string()).collect();
+    let lower: Vec<String> = record
+        .config
+        .layers
+        .iter()
+        .map(|layer| layer.display().to_string())
+        .collect();
     let upper = engine.writable_dir(&record.id).join("upper");
     json!({
         "Id": record.id,
@@ -158,9 +172,17 @@ fn health(record: &Record) -> Value {
 }
 
 fn config(body: &ContainerCreateBody, record: &Record) -> Value {
-    let exposed: BTreeMap<String, Value> =
-        record.config.exposed.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
-    let hostname = record.config.hostname.as_deref().unwrap_or_else(|| record.short_id());
+    let exposed: BTreeMap<String, Value> = record
+        .config
+        .exposed
+        .iter()
+        .map(|port| (format!("{port}/tcp"), json!({})))
+        .collect();
+    let hostname = record
+        .config
+        .hostname
+        .as_deref()
+        .unwrap_or_else(|| record.short_id());
     json!({
         "Hostname": hostname,
         "Domainname": body.domainname.clone().unwrap_or_default(),
@@ -187,7 +209,10 @@ fn config(body: &ContainerCreateBody, record: &Record) -> Value {
 }
 
 fn network_settings(record: &Record) -> Value {
-    let first = record.attachments.first().map(|attachment| &attachment.endpoint);
+    let first = record
+        .attachments
+        .first()
+        .map(|attachment| &attachment.endpoint);
     json!({
         "Bridge": "",
         "SandboxID": "",
@@ -214,12 +239,19 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
 fn networks(record: &Record) -> BTreeMap<String, Value> {
     if !record.attachments.is_empty() {
         let named = record.attachments.iter();
-        return named.map(|a| (a.network_name.clone(), endpoint_settings(record, a))).collect();
+        return named
+            .map(|a| (a.network_name.clone(), endpoint_settings(record, a)))
+            .collect();
     }
     match &record.config.network {
         NetworkRequest::Join(joins) => joins
             .iter()
-            .map(|join| (join.network.clone(), json!({ "Aliases": join.aliases, "IPAddress": "" })))
+            .map(|join| {
+                (
+                    join.network.clone(),
+                    json!({ "Aliases": join.aliases, "IPAddress": "" }),
+                )
+            })
             .collect(),
         NetworkRequest::Host => BTreeMap::from([("host".to_owned(), json!({}))]),
         NetworkRequest::None => BTreeMap::from([("none".to_owned(), json!({}))]),
@@ -242,7 +274,13 @@ fn endpoint_settings(record: &Record, attachment: &Attachment) -> Value {
 
 fn dns_names(record: &Record, attachment: &Attachment) -> Vec<String> {
     let mut names = vec![record.config.name.clone(), record.short_id().to_owned()];
-    names.extend(record.config.replica.as_ref().map(|replica| replica.service.clone()));
+    names.extend(
+        record
+            .config
+            .replica
+            .as_ref()
+            .map(|replica| replica.service.clone()),
+    );
     names.extend(attachment.aliases.iter().cloned());
     names
 }
@@ -272,7 +310,10 @@ fn port_map(record: &Record) -> HashMap<String, Value> {
 
 /// A published port as `docker ps` writes it.
 pub(crate) fn port_text(port: &PublishedPort) -> String {
-    format!("{}:{}->{}/{}", port.host_ip, port.host_port, port.target_port, port.protocol)
+    format!(
+        "{}:{}->{}/{}",
+        port.host_ip, port.host_port, port.target_port, port.protocol
+    )
 }
 
 fn mounts(record: &Record, engine: Option<&Engine>) -> Vec<Value> {
@@ -283,7 +324,9 @@ fn mounts(record: &Record, engine: Option<&Engine>) -> Vec<Value> {
         .iter()
         .map(|mount| {
             let path = |name: &str| {
-                engine.map(|engine| engine.volume_path(name)).unwrap_or_default()
+                engine
+                    .map(|engine| engine.volume_path(name))
+                    .unwrap_or_default()
             };
             let (kind, name, source) = match &mount.source {
                 MountRequestSource::Volume { name, .. } => ("volume", name.clone(), path(name)),

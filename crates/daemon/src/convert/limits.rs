@@ -82,7 +82,8 @@ pub(super) fn security(host: &HostConfig) -> Result<Security> {
 /// Names every setting that is asked for and cannot be carried out: none is skipped.
 pub(super) fn refuse_unsupported(host: &HostConfig) -> Result<()> {
     let set = |text: &Option<String>, usual: &[&str]| {
-        text.as_deref().is_some_and(|text| !text.is_empty() && !usual.contains(&text))
+        text.as_deref()
+            .is_some_and(|text| !text.is_empty() && !usual.contains(&text))
     };
     fn some<T>(list: &Option<Vec<T>>) -> bool {
         list.as_ref().is_some_and(|list| !list.is_empty())
@@ -106,12 +107,26 @@ pub(super) fn refuse_unsupported(host: &HostConfig) -> Result<()> {
         (set(&host.cgroup_parent, &[]), "CgroupParent"),
         (set(&host.cpuset_mems, &[]), "CpusetMems"),
         (host.oom_kill_disable == Some(true), "OomKillDisable"),
-        (positive(host.cpu_realtime_period).is_some(), "CpuRealtimePeriod"),
-        (host.blkio_weight.is_some_and(|weight| weight != 0), "BlkioWeight"),
-        (host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()), "StorageOpt"),
+        (
+            positive(host.cpu_realtime_period).is_some(),
+            "CpuRealtimePeriod",
+        ),
+        (
+            host.blkio_weight.is_some_and(|weight| weight != 0),
+            "BlkioWeight",
+        ),
+        (
+            host.storage_opt
+                .as_ref()
+                .is_some_and(|options| !options.is_empty()),
+            "StorageOpt",
+        ),
     ];
-    let refused: Vec<&str> =
-        checks.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name).collect();
+    let refused: Vec<&str> = checks
+        .into_iter()
+        .filter(|(asked, _)| *asked)
+        .map(|(_, name)| name)
+        .collect();
     if refused.is_empty() {
         return Ok(());
     }
@@ -122,7 +137,9 @@ pub(super) fn refuse_unsupported(host: &HostConfig) -> Result<()> {
 }
 
 fn positive(number: Option<i64>) -> Option<u64> {
-    number.and_then(|number| u64::try_from(number).ok()).filter(|number| *number > 0)
+    number
+        .and_then(|number| u64::try_from(number).ok())
+        .filter(|number| *number > 0)
 }
 
 #[cfg(test)]
@@ -141,7 +158,10 @@ mod tests {
         assert_eq!(resources.memory, Some(ByteSize::from_mib(64)));
         assert_eq!(resources.cpu_millis, Some(1500));
         assert_eq!(resources.pids, None);
-        let tiny = HostConfig { memory: Some(4096), ..HostConfig::default() };
+        let tiny = HostConfig {
+            memory: Some(4096),
+            ..HostConfig::default()
+        };
         assert!(super::resources(&tiny).is_err());
     }
 
@@ -151,7 +171,11 @@ mod tests {
             security_opt: Some(list.iter().map(|text| (*text).to_owned()).collect()),
             ..HostConfig::default()
         };
-        assert!(security(&HostConfig::default()).expect("default").no_new_privileges);
+        assert!(
+            security(&HostConfig::default())
+                .expect("default")
+                .no_new_privileges
+        );
         let loose = security(&options(&["no-new-privileges:false", "seccomp=unconfined"]));
         let loose = loose.expect("options");
         assert!(!loose.no_new_privileges && loose.seccomp == Seccomp::Unconfined);
@@ -160,9 +184,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_named() {
-        let host = HostConfig { pid_mode: Some("host".into()), ..HostConfig::default() };
-        assert!(refuse_unsupported(&host).expect_err("refused").to_string().contains("PidMode"));
-        let usual = HostConfig { ipc_mode: Some("private".into()), ..HostConfig::default() };
+        let host = HostConfig {
+            pid_mode: Some("host".into()),
+            ..HostConfig::default()
+        };
+        assert!(
+            refuse_unsupported(&host)
+                .expect_err("refused")
+                .to_string()
+                .contains("PidMode")
+        );
+        let usual = HostConfig {
+            ipc_mode: Some("private".into()),
+            ..HostConfig::default()
+        };
         refuse_unsupported(&usual).expect("usual");
     }
 }

@@ -23,14 +23,25 @@ pub(super) fn mounts<'a>(
     for (target, options) in host.tmpfs.iter().flatten() {
         let (size, mode, read_only) = parse_tmpfs(target, options)?;
         let source = MountRequestSource::Tmpfs { size, mode };
-        add(&mut mounts, MountRequest { target: absolute(target)?, source, read_only })?;
+        add(
+            &mut mounts,
+            MountRequest {
+                target: absolute(target)?,
+                source,
+                read_only,
+            },
+        )?;
     }
     let of_request = body.volumes.iter().flat_map(HashMap::keys);
     for target in of_request.chain(image_volumes) {
         let target = absolute(target)?;
         if !mounts.iter().any(|mount| mount.target == target) {
             let source = MountRequestSource::AnonymousVolume;
-            mounts.push(MountRequest { target, source, read_only: false });
+            mounts.push(MountRequest {
+                target,
+                source,
+                read_only: false,
+            });
         }
     }
     Ok(mounts)
@@ -38,7 +49,10 @@ pub(super) fn mounts<'a>(
 
 fn add(mounts: &mut Vec<MountRequest>, mount: MountRequest) -> Result<()> {
     if mounts.iter().any(|other| other.target == mount.target) {
-        return Err(Error::invalid(format!("Duplicate mount point: {}", mount.target)));
+        return Err(Error::invalid(format!(
+            "Duplicate mount point: {}",
+            mount.target
+        )));
     }
     mounts.push(mount);
     Ok(())
@@ -51,7 +65,11 @@ fn parse_bind(bind: &str) -> Result<MountRequest> {
     let (source, target, options) = match parts.as_slice() {
         [target] => {
             let source = MountRequestSource::AnonymousVolume;
-            return Ok(MountRequest { target: absolute(target)?, source, read_only: false });
+            return Ok(MountRequest {
+                target: absolute(target)?,
+                source,
+                read_only: false,
+            });
         }
         [source, target] => (*source, *target, ""),
         [source, target, options] => (*source, *target, *options),
@@ -75,15 +93,23 @@ fn parse_bind(bind: &str) -> Result<MountRequest> {
     }
     let source = match source {
         "" => return Err(wrong("the source is empty")),
-        path if path.starts_with('/') => {
-            MountRequestSource::Bind { path: PathBuf::from(path), create: true }
-        }
+        path if path.starts_with('/') => MountRequestSource::Bind {
+            path: PathBuf::from(path),
+            create: true,
+        },
         name if name.starts_with('.') || name.contains('/') => {
             return Err(wrong("a path must be absolute, a volume's name has no '/'"));
         }
-        name => MountRequestSource::Volume { name: name.to_owned(), copy_up },
+        name => MountRequestSource::Volume {
+            name: name.to_owned(),
+            copy_up,
+        },
     };
-    Ok(MountRequest { target: absolute(target)?, source, read_only })
+    Ok(MountRequest {
+        target: absolute(target)?,
+        source,
+        read_only,
+    })
 }
 
 fn parse_mount(mount: &Mount) -> Result<MountRequest> {
@@ -96,21 +122,38 @@ fn parse_mount(mount: &Mount) -> Result<MountRequest> {
                     "invalid mount config for type \"bind\": source '{given}' must be an absolute path"
                 )));
             }
-            let create =
-                mount.bind_options.as_ref().and_then(|o| o.create_mountpoint).unwrap_or(false);
-            MountRequestSource::Bind { path: given.into(), create }
+            let create = mount
+                .bind_options
+                .as_ref()
+                .and_then(|o| o.create_mountpoint)
+                .unwrap_or(false);
+            MountRequestSource::Bind {
+                path: given.into(),
+                create,
+            }
         }
-        Some(MountTypeEnum::VOLUME) | None if given.is_empty() => MountRequestSource::AnonymousVolume,
+        Some(MountTypeEnum::VOLUME) | None if given.is_empty() => {
+            MountRequestSource::AnonymousVolume
+        }
         Some(MountTypeEnum::VOLUME) | None => {
-            let no_copy = mount.volume_options.as_ref().and_then(|o| o.no_copy).unwrap_or(false);
-            MountRequestSource::Volume { name: given, copy_up: !no_copy }
+            let no_copy = mount
+                .volume_options
+                .as_ref()
+                .and_then(|o| o.no_copy)
+                .unwrap_or(false);
+            MountRequestSource::Volume {
+                name: given,
+                copy_up: !no_copy,
+            }
         }
         Some(MountTypeEnum::TMPFS) => {
             let options = mount.tmpfs_options.as_ref();
             let size = options.and_then(|o| o.size_bytes).filter(|size| *size > 0);
             MountRequestSource::Tmpfs {
                 size: size.and_then(|size| u64::try_from(size).ok()).map(ByteSize),
-                mode: options.and_then(|o| o.mode).and_then(|mode| u32::try_from(mode).ok()),
+                mode: options
+                    .and_then(|o| o.mode)
+                    .and_then(|mode| u32::try_from(mode).ok()),
             }
         }
         Some(other) => {
@@ -119,7 +162,11 @@ fn parse_mount(mount: &Mount) -> Result<MountRequest> {
             )));
         }
     };
-    Ok(MountRequest { target, source, read_only: mount.read_only.unwrap_or(false) })
+    Ok(MountRequest {
+        target,
+        source,
+        read_only: mount.read_only.unwrap_or(false),
+    })
 }
 
 /// Reads mount options of a tmpfs: `size=64m,mode=1777,ro`.
@@ -129,7 +176,9 @@ fn parse_tmpfs(target: &str, options: &str) -> Result<(Option<ByteSize>, Option<
         let wrong = || Error::invalid(format!("tmpfs {target}: invalid option '{option}'"));
         match option.split_once('=') {
             Some(("size", value)) => size = Some(ByteSize::parse(value).ok_or_else(wrong)?),
-            Some(("mode", value)) => mode = Some(u32::from_str_radix(value, 8).map_err(|_| wrong())?),
+            Some(("mode", value)) => {
+                mode = Some(u32::from_str_radix(value, 8).map_err(|_| wrong())?)
+            }
             None if option == "ro" => read_only = true,
             // What every tmpfs of ours is anyway.
             None if ["rw", "nosuid", "nodev", "noexec"].contains(&option) => {}
@@ -145,7 +194,10 @@ fn absolute(target: &str) -> Result<String> {
             "invalid mount path: '{target}': mount path must be absolute"
         )));
     }
-    let clean: Vec<&str> = target.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let clean: Vec<&str> = target
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
     if clean.is_empty() || clean.contains(&"..") {
         return Err(Error::invalid(format!(
             "invalid mount path: '{target}': it must not be '/' nor contain '..'"
@@ -162,11 +214,25 @@ mod tests {
     fn binds_are_paths_or_names() {
         let bind = parse_bind("/srv/data:/data:ro").expect("bind");
         assert!(bind.read_only && bind.target == "/data");
-        assert!(matches!(bind.source, MountRequestSource::Bind { create: true, .. }));
+        assert!(matches!(
+            bind.source,
+            MountRequestSource::Bind { create: true, .. }
+        ));
         let volume = parse_bind("pgdata:/var/lib/pg//data/").expect("volume");
         assert_eq!(volume.target, "/var/lib/pg/data");
-        assert!(matches!(volume.source, MountRequestSource::Volume { copy_up: true, .. }));
-        for wrong in ["./a:/b", "a:b", ":/b", "a:/b:what", "a:/", "a:/x/../y", "a:/b:ro:c"] {
+        assert!(matches!(
+            volume.source,
+            MountRequestSource::Volume { copy_up: true, .. }
+        ));
+        for wrong in [
+            "./a:/b",
+            "a:b",
+            ":/b",
+            "a:/b:what",
+            "a:/",
+            "a:/x/../y",
+            "a:/b:ro:c",
+        ] {
             let error = parse_bind(wrong).expect_err(wrong);
             assert!(!error.to_string().is_empty());
         }
@@ -174,8 +240,12 @@ mod tests {
 
     #[test]
     fn tmpfs_options() {
-        let (size, mode, read_only) = parse_tmpfs("/t", "size=64m,mode=1777,noexec").expect("options");
-        assert_eq!((size, mode, read_only), (Some(ByteSize::from_mib(64)), Some(0o1777), false));
+        let (size, mode, read_only) =
+            parse_tmpfs("/t", "size=64m,mode=1777,noexec").expect("options");
+        assert_eq!(
+            (size, mode, read_only),
+            (Some(ByteSize::from_mib(64)), Some(0o1777), false)
+        );
         assert!(parse_tmpfs("/t", "size=lots").is_err());
         assert!(parse_tmpfs("/t", "uid=1").is_err());
     }

@@ -18,7 +18,11 @@ use super::create::{checked_name, sandbox_config};
 /// # Errors
 /// `NotFound` naming every service whose image is missing; what `sandbox_config` says of one.
 pub(crate) fn plan(engine: &Engine, spec: &ProjectSpec) -> Result<ProjectPlan> {
-    let first = spec.name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let first = spec
+        .name
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
     if !first || !spec.name.bytes().all(fits) || spec.name.len() > 128 {
         return Err(Error::invalid(format!(
@@ -26,8 +30,11 @@ pub(crate) fn plan(engine: &Engine, spec: &ProjectSpec) -> Result<ProjectPlan> {
             spec.name
         )));
     }
-    let services =
-        spec.services.iter().map(|service| service_plan(engine, spec, service)).collect::<Result<_>>()?;
+    let services = spec
+        .services
+        .iter()
+        .map(|service| service_plan(engine, spec, service))
+        .collect::<Result<_>>()?;
     let networks = spec
         .networks
         .iter()
@@ -102,8 +109,8 @@ fn service_plan(engine: &Engine, spec: &ProjectSpec, service: &ServiceSpec) -> R
         .images()
         .resolve(body.image.as_deref().unwrap_or_default())
         .map_err(of_service)?;
-    let mut template =
-        sandbox_config(&format!("{}-{}", spec.name, service.name), &body, &image).map_err(of_service)?;
+    let mut template = sandbox_config(&format!("{}-{}", spec.name, service.name), &body, &image)
+        .map_err(of_service)?;
     if let Some(seconds) = service.stop_grace_period_seconds {
         template.stop_timeout = Duration::from_secs(seconds);
     }
@@ -114,14 +121,25 @@ fn service_plan(engine: &Engine, spec: &ProjectSpec, service: &ServiceSpec) -> R
             .map(|network| (network.key.as_str(), network.name.as_str()))
             .collect();
         let joins = service.networks.iter().map(|join| {
-            let network = names.get(join.key.as_str()).copied().unwrap_or(&join.key).to_owned();
+            let network = names
+                .get(join.key.as_str())
+                .copied()
+                .unwrap_or(&join.key)
+                .to_owned();
             let address = match &join.ipv4_address {
                 None => None,
                 Some(text) => Some(text.parse().map_err(|_| {
-                    Error::invalid(format!("service {}: '{text}' is no IPv4 address", service.name))
+                    Error::invalid(format!(
+                        "service {}: '{text}' is no IPv4 address",
+                        service.name
+                    ))
                 })?),
             };
-            Ok(NetworkJoin { network, aliases: join.aliases.clone(), address })
+            Ok(NetworkJoin {
+                network,
+                aliases: join.aliases.clone(),
+                address,
+            })
         });
         template.network = NetworkRequest::Join(joins.collect::<Result<_>>()?);
     }

@@ -27,7 +27,10 @@ pub(crate) fn health_word(status: HealthStatus) -> &'static str {
 /// `Up 5 minutes (healthy)`, `Exited (1) 2 hours ago`, …
 pub(crate) fn status_text(record: &Record) -> String {
     let since = |time: Option<SystemTime>| {
-        duration_text(time.and_then(|time| time.elapsed().ok()).unwrap_or_default())
+        duration_text(
+            time.and_then(|time| time.elapsed().ok())
+                .unwrap_or_default(),
+        )
     };
     match record.state {
         State::Created | State::Starting => "Created".to_owned(),
@@ -42,10 +45,18 @@ pub(crate) fn status_text(record: &Record) -> String {
             format!("Up {}{health}", since(record.started_at))
         }
         State::Restarting => {
-            format!("Restarting ({}) {} ago", record.exit_code(), since(record.finished_at))
+            format!(
+                "Restarting ({}) {} ago",
+                record.exit_code(),
+                since(record.finished_at)
+            )
         }
         State::Exited => {
-            format!("Exited ({}) {} ago", record.exit_code(), since(record.finished_at))
+            format!(
+                "Exited ({}) {} ago",
+                record.exit_code(),
+                since(record.finished_at)
+            )
         }
         State::Dead => "Dead".to_owned(),
     }

@@ -113,7 +113,12 @@ impl DataPlane {
             };
             tokio::time::timeout(START_PATIENCE, gone)
                 .await
-                .map_err(|_| Error::host(format!("the data plane (process {}) does not end", applied.pid)))?;
+                .map_err(|_| {
+                    Error::host(format!(
+                        "the data plane (process {}) does not end",
+                        applied.pid
+                    ))
+                })?;
         }
         Ok(())
     }
@@ -130,7 +135,8 @@ impl DataPlane {
         let text = serde_json::to_vec(&snapshot)
             .map_err(|error| Error::host("encode the snapshot").with_source(error))?;
         let temporary = path.with_extension("new");
-        let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path));
+        let written =
+            std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path));
         written
             .map_err(|error| Error::host(format!("write {}", path.display())).with_source(error))?;
         match self.ask("reload").await {
@@ -148,17 +154,22 @@ impl DataPlane {
             |error: std::io::Error| Error::channel("talk to the data plane").with_source(error);
         let stream = UnixStream::connect(&socket).await.map_err(failed)?;
         let (reader, mut writer) = stream.into_split();
-        writer.write_all(format!("{request}\n").as_bytes()).await.map_err(failed)?;
+        writer
+            .write_all(format!("{request}\n").as_bytes())
+            .await
+            .map_err(failed)?;
         let mut line = String::new();
-        BufReader::new(reader).read_line(&mut line).await.map_err(failed)?;
+        BufReader::new(reader)
+            .read_line(&mut line)
+            .await
+            .map_err(failed)?;
         serde_json::from_str(&line)
             .map_err(|error| Error::channel("answer of the data plane").with_source(error))
     }
 
     async fn spawn(&self) -> Result<()> {
         let directory = &self.inner.directory;
-        let failed =
-            |error: std::io::Error| Error::host("start the data plane").with_source(error);
+        let failed = |error: std::io::Error| Error::host("start the data plane").with_source(error);
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -186,11 +197,13 @@ impl DataPlane {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(START_PATIENCE, answers).await.map_err(|_| {
-            Error::host(format!(
-                "the data plane does not answer: see {}",
-                directory.join("dataplane.log").display()
-            ))
-        })
+        tokio::time::timeout(START_PATIENCE, answers)
+            .await
+            .map_err(|_| {
+                Error::host(format!(
+                    "the data plane does not answer: see {}",
+                    directory.join("dataplane.log").display()
+                ))
+            })
     }
 }

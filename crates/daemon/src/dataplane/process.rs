@@ -32,7 +32,10 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if let Err(error) = raise_descriptor_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let served = runtime
         .map_err(|error| Error::host("start the data plane's threads").with_source(error))
         .and_then(|runtime| runtime.block_on(serve(&directory)));
@@ -49,7 +52,13 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 fn raise_descriptor_limit() -> std::io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )?;
     Ok(())
 }
 
@@ -70,8 +79,9 @@ async fn serve(directory: &Path) -> Result<()> {
         }
         _ => {}
     }
-    let listener = UnixListener::bind(&socket)
-        .map_err(|error| Error::host(format!("listen on {}", socket.display())).with_source(error))?;
+    let listener = UnixListener::bind(&socket).map_err(|error| {
+        Error::host(format!("listen on {}", socket.display())).with_source(error)
+    })?;
     let zones = watch::Sender::new(Arc::new(DnsConfig::default()));
     let stop = Arc::new(Notify::new());
     let plane = Arc::new(Plane {
@@ -108,13 +118,19 @@ impl Plane {
         let (reader, mut writer) = stream.into_split();
         let mut line = String::new();
         let failed = |error: std::io::Error| Error::channel("answer the daemon").with_source(error);
-        BufReader::new(reader).read_line(&mut line).await.map_err(failed)?;
+        BufReader::new(reader)
+            .read_line(&mut line)
+            .await
+            .map_err(failed)?;
         let applied = match line.trim() {
             "reload" => self.reload().await?,
             "stop" => {
                 self.stop.notify_waiters();
                 self.stop.notify_one();
-                Applied { pid: std::process::id(), ..Applied::default() }
+                Applied {
+                    pid: std::process::id(),
+                    ..Applied::default()
+                }
             }
             // The daemon holds a connection to notice our end.
             "" => return Ok(()),
@@ -143,7 +159,12 @@ impl Plane {
                 Err(error) => (None, Some(error.to_string())),
             },
         };
-        Ok(Applied { revision: snapshot.revision, pid: std::process::id(), gateway, gateway_error })
+        Ok(Applied {
+            revision: snapshot.revision,
+            pid: std::process::id(),
+            gateway,
+            gateway_error,
+        })
     }
 
     /// Starts the gateway, unless it runs. Each reload tries again what failed before.
@@ -167,7 +188,9 @@ impl Plane {
 
 /// Says who has the gateway's address, if it is taken.
 fn name_owner(error: Error, address: SocketAddr) -> Error {
-    let SocketAddr::V4(v4) = address else { return error };
+    let SocketAddr::V4(v4) = address else {
+        return error;
+    };
     let owner = bulkhead_network::port_owner(*v4.ip(), v4.port(), bulkhead_network::Protocol::Tcp);
     match owner {
         Some((pid, name)) => Error::conflict(format!(

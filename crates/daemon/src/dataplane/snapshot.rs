@@ -40,8 +40,14 @@ pub(crate) fn snapshot(
     Snapshot {
         revision,
         gateway,
-        routes: RouteTable { routes: routes(topology) },
-        dns: DnsConfig { revision, zones: zones(topology), ..DnsConfig::default() },
+        routes: RouteTable {
+            routes: routes(topology),
+        },
+        dns: DnsConfig {
+            revision,
+            zones: zones(topology),
+            ..DnsConfig::default()
+        },
     }
 }
 
@@ -58,7 +64,10 @@ pub(crate) fn http_port(record: &Record) -> Option<u16> {
 
 fn host_and_path(record: &Record, project: &str, service: &str) -> (Option<String>, String) {
     let labels = &record.config.labels;
-    let path = labels.get(PATH_LABEL).cloned().unwrap_or_else(|| "/".to_owned());
+    let path = labels
+        .get(PATH_LABEL)
+        .cloned()
+        .unwrap_or_else(|| "/".to_owned());
     match labels.get(HOST_LABEL) {
         Some(host) => (Some(host.clone()).filter(|host| host != "*"), path),
         // A path, or the port alone, asks for a place under every host.
@@ -69,7 +78,9 @@ fn host_and_path(record: &Record, project: &str, service: &str) -> (Option<Strin
 
 /// The URLs under which the gateway serves a service.
 pub(crate) fn gateway_urls(record: &Record, gateway: SocketAddr) -> Vec<String> {
-    let Some(replica) = &record.config.replica else { return Vec::new() };
+    let Some(replica) = &record.config.replica else {
+        return Vec::new();
+    };
     if http_port(record).is_none() {
         return Vec::new();
     }
@@ -115,7 +126,14 @@ fn route(project: String, service: String, members: &[&Member]) -> Option<Route>
         .collect();
     let reasons: Vec<String> = members.iter().map(|member| member.reason()).collect();
     let unavailable_reason = backends.is_empty().then(|| reasons.join("; "));
-    Some(Route { host, path_prefix, service, project, backends, unavailable_reason })
+    Some(Route {
+        host,
+        path_prefix,
+        service,
+        project,
+        backends,
+        unavailable_reason,
+    })
 }
 
 fn zones(topology: &Topology) -> Vec<Zone> {
@@ -134,7 +152,10 @@ fn zones(topology: &Topology) -> Vec<Zone> {
                 // A sandbox's own names lead to it as soon as it has an address; a service's
                 // names only while it is healthy.
                 for name in [member.record.config.name.as_str(), member.record.short_id()] {
-                    names.entry(name.to_ascii_lowercase()).or_default().insert(address);
+                    names
+                        .entry(name.to_ascii_lowercase())
+                        .or_default()
+                        .insert(address);
                 }
                 let service = member.record.config.replica.as_ref().filter(|r| !r.one_off);
                 let shared = service.map(|replica| &replica.service);

@@ -31,12 +31,19 @@ pub(crate) async fn attach(
     let session = async move {
         match attached {
             Attached::Now(session) => Ok(session),
-            Attached::Later(pending) => {
-                pending.await.map_err(|_| Error::conflict("the sandbox was not started"))
-            }
+            Attached::Later(pending) => pending
+                .await
+                .map_err(|_| Error::conflict("the sandbox was not started")),
         }
     };
-    hijack(request, terminal, stdin_once(&record), wanted, session, |_| {})
+    hijack(
+        request,
+        terminal,
+        stdin_once(&record),
+        wanted,
+        session,
+        |_| {},
+    )
 }
 
 /// Whether the workload's stdin ends with its first client, as `docker run -i` asks for.
@@ -50,6 +57,14 @@ pub(crate) async fn resize(
     Path(id): Path<String>,
     Query(size): Query<Size>,
 ) -> ApiResult<StatusCode> {
-    app.engine.resize(&id, TerminalSize { rows: size.rows, columns: size.columns }).await?;
+    app.engine
+        .resize(
+            &id,
+            TerminalSize {
+                rows: size.rows,
+                columns: size.columns,
+            },
+        )
+        .await?;
     Ok(StatusCode::OK)
 }

@@ -33,11 +33,16 @@ pub(crate) async fn build(
         .collect();
     let query: HashMap<String, String> = query.into_iter().collect();
     if query.get("remote").is_some_and(|remote| !remote.is_empty()) {
-        return Err(Error::unsupported("remote contexts are not supported: send the context").into());
+        return Err(
+            Error::unsupported("remote contexts are not supported: send the context").into(),
+        );
     }
     let options = Options {
         tags,
-        dockerfile: query.get("dockerfile").cloned().filter(|name| !name.is_empty()),
+        dockerfile: query
+            .get("dockerfile")
+            .cloned()
+            .filter(|name| !name.is_empty()),
         target: query.get("target").cloned().filter(|name| !name.is_empty()),
         build_args: pairs(query.get("buildargs"), "buildargs")?,
         labels: pairs(query.get("labels"), "labels")?,
@@ -53,17 +58,24 @@ pub(crate) async fn build(
     receive(body, &archive).await?;
     let (lines, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        let Ok(_turn) = app.builds.acquire().await else { return };
+        let Ok(_turn) = app.builds.acquire().await else {
+            return;
+        };
         let runtime = Handle::current();
         let blocking = {
             let (app, lines) = (app.clone(), lines.clone());
             tokio::task::spawn_blocking(move || run(&app, scratch, options, runtime, &lines))
         };
         if let Err(error) = blocking.await {
-            send(&lines, json!({ "error": format!("the build died: {error}") }));
+            send(
+                &lines,
+                json!({ "error": format!("the build died: {error}") }),
+            );
         }
     });
-    let body = Body::from_stream(tokio_stream::wrappers::UnboundedReceiverStream::new(receiver));
+    let body = Body::from_stream(tokio_stream::wrappers::UnboundedReceiverStream::new(
+        receiver,
+    ));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -78,19 +90,30 @@ struct Options {
 
 /// A JSON object of strings; an argument without a value is taken from nowhere and left out.
 fn pairs(text: Option<&String>, what: &str) -> Result<Vec<(String, String)>, Error> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Vec::new()) };
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(Vec::new());
+    };
     let map: std::collections::BTreeMap<String, Option<String>> = serde_json::from_str(text)
         .map_err(|error| Error::invalid(format!("read '{what}'")).with_source(error))?;
-    Ok(map.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+    Ok(map
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect())
 }
 
 async fn receive(body: Body, archive: &Path) -> Result<(), Error> {
     let failed = |error: std::io::Error| Error::host("keep the build context").with_source(error);
-    let stream = body.into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other));
+    let stream = body
+        .into_data_stream()
+        .map(|chunk| chunk.map_err(std::io::Error::other));
     let mut reader = tokio_util::io::StreamReader::new(stream);
     let mut file = tokio::fs::File::create(archive).await.map_err(failed)?;
-    tokio::io::copy(&mut reader, &mut file).await.map_err(failed)?;
-    tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(failed)
+    tokio::io::copy(&mut reader, &mut file)
+        .await
+        .map_err(failed)?;
+    tokio::io::AsyncWriteExt::flush(&mut file)
+        .await
+        .map_err(failed)
 }
 
 fn run(app: &App, scratch: tempfile::TempDir, options: Options, runtime: Handle, lines: &Lines) {
@@ -121,14 +144,23 @@ fn run(app: &App, scratch: tempfile::TempDir, options: Options, runtime: Handle,
     match built {
         Ok(id) => {
             send(lines, json!({ "aux": { "ID": id.to_string() } }));
-            send(lines, json!({ "stream": format!("Successfully built {}\n", short(&id.to_string())) }));
+            send(
+                lines,
+                json!({ "stream": format!("Successfully built {}\n", short(&id.to_string())) }),
+            );
             for tag in &options.tags {
-                send(lines, json!({ "stream": format!("Successfully tagged {tag}\n") }));
+                send(
+                    lines,
+                    json!({ "stream": format!("Successfully tagged {tag}\n") }),
+                );
             }
         }
         Err(error) => {
             let message = message_of(&error);
-            send(lines, json!({ "errorDetail": { "message": message }, "error": message }));
+            send(
+                lines,
+                json!({ "errorDetail": { "message": message }, "error": message }),
+            );
         }
     }
 }
@@ -141,8 +173,13 @@ fn short(id: &str) -> &str {
 /// A Dockerfile's path within the context.
 fn inside(context: &Path, name: &str) -> Result<PathBuf, Error> {
     let relative = Path::new(name.trim_start_matches('/'));
-    if relative.components().any(|part| part == Component::ParentDir) {
-        return Err(Error::invalid(format!("the Dockerfile '{name}' is outside of the build context")));
+    if relative
+        .components()
+        .any(|part| part == Component::ParentDir)
+    {
+        return Err(Error::invalid(format!(
+            "the Dockerfile '{name}' is outside of the build context"
+        )));
     }
     Ok(context.join(relative))
 }
@@ -150,27 +187,41 @@ fn inside(context: &Path, name: &str) -> Result<PathBuf, Error> {
 /// Each event twice over: as text for stock clients, as data for ours.
 fn report(lines: &Lines, event: &BuildEvent) {
     let (text, data) = match event {
-        BuildEvent::Started { number, total, text, stage } => (
+        BuildEvent::Started {
+            number,
+            total,
+            text,
+            stage,
+        } => (
             format!("Step {number}/{total} : {text}\n"),
             json!({ "started": { "number": number, "total": total, "text": text, "stage": stage } }),
         ),
-        BuildEvent::Cached { number } => {
-            (" ---> Using cache\n".to_owned(), json!({ "cached": { "number": number } }))
-        }
-        BuildEvent::Output { number, line } => {
-            (format!("{line}\n"), json!({ "output": { "number": number, "line": line } }))
-        }
+        BuildEvent::Cached { number } => (
+            " ---> Using cache\n".to_owned(),
+            json!({ "cached": { "number": number } }),
+        ),
+        BuildEvent::Output { number, line } => (
+            format!("{line}\n"),
+            json!({ "output": { "number": number, "line": line } }),
+        ),
         BuildEvent::Done { number, duration } => (
             String::new(),
             json!({ "done": { "number": number, "milliseconds": u64::try_from(duration.as_millis()).unwrap_or(u64::MAX) } }),
         ),
-        BuildEvent::Failed { number, exit_code, last_lines, file, line } => (
+        BuildEvent::Failed {
+            number,
+            exit_code,
+            last_lines,
+            file,
+            line,
+        } => (
             String::new(),
             json!({ "failed": { "number": number, "exit_code": exit_code, "last_lines": last_lines, "file": file, "line": line } }),
         ),
-        BuildEvent::Warning { text } => {
-            (format!("warning: {text}\n"), json!({ "warning": { "text": text } }))
-        }
+        BuildEvent::Warning { text } => (
+            format!("warning: {text}\n"),
+            json!({ "warning": { "text": text } }),
+        ),
     };
     if text.is_empty() {
         send(lines, json!({ "bulkhead": data }));

@@ -21,10 +21,16 @@ use crate::error::ApiResult;
 
 type Parameters = Query<HashMap<String, String>>;
 
-pub(crate) async fn list(State(app): State<App>, Query(query): Parameters) -> ApiResult<Json<Vec<Value>>> {
+pub(crate) async fn list(
+    State(app): State<App>,
+    Query(query): Parameters,
+) -> ApiResult<Json<Vec<Value>>> {
     let filters = Filters::parse(query.get("filters"))?;
     let all = is_true(query.get("all")) || filters.has("status");
-    let limit: usize = query.get("limit").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let limit: usize = query
+        .get("limit")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let records = app.engine.list();
     let chosen = records.iter().filter(|record| {
         (all || limit > 0 || record.state.is_running() || record.state == SandboxState::Restarting)
@@ -32,7 +38,11 @@ pub(crate) async fn list(State(app): State<App>, Query(query): Parameters) -> Ap
             && matches(record, &filters)
     });
     let summaries = chosen.map(inspect::summary);
-    let summaries = if limit > 0 { summaries.take(limit).collect() } else { summaries.collect() };
+    let summaries = if limit > 0 {
+        summaries.take(limit).collect()
+    } else {
+        summaries.collect()
+    };
     Ok(Json(summaries))
 }
 
@@ -40,14 +50,21 @@ fn matches(record: &Record, filters: &Filters) -> bool {
     let name = &record.config.name;
     filters.labels(&record.config.labels)
         && filters.any("id", |id| record.id.starts_with(id))
-        && filters.any("name", |wanted| name.contains(wanted.trim_matches(['^', '$', '/'])))
+        && filters.any("name", |wanted| {
+            name.contains(wanted.trim_matches(['^', '$', '/']))
+        })
         && filters.any("status", |status| state_word(record.state) == status)
-        && filters.any("health", |health| health_word(record.health.status) == health)
+        && filters.any("health", |health| {
+            health_word(record.health.status) == health
+        })
         && filters.any("ancestor", |image| {
             record.config.image == image || record.config.image_id.contains(image)
         })
         && filters.any("network", |network| {
-            record.attachments.iter().any(|a| a.network_name == network || a.network_id == network)
+            record
+                .attachments
+                .iter()
+                .any(|a| a.network_name == network || a.network_id == network)
         })
         && filters.any("exited", |code| {
             record.state == SandboxState::Exited && record.exit_code().to_string() == code
@@ -61,14 +78,21 @@ pub(crate) async fn create(
 ) -> ApiResult<Response> {
     let body: ContainerCreateBody = serde_json::from_slice(&body)
         .map_err(|error| Error::invalid("read the request").with_source(error))?;
-    let image = app.engine.images().resolve(body.image.as_deref().unwrap_or_default())?;
+    let image = app
+        .engine
+        .images()
+        .resolve(body.image.as_deref().unwrap_or_default())?;
     let name = match query.get("name").filter(|name| !name.is_empty()) {
         Some(name) => name.trim_start_matches('/').to_owned(),
         None => free_name(&app.engine)?,
     };
     let config = sandbox_config(&name, &body, &image)?;
     let id = app.engine.create(config)?;
-    Ok((StatusCode::CREATED, Json(json!({ "Id": id, "Warnings": [] }))).into_response())
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({ "Id": id, "Warnings": [] })),
+    )
+        .into_response())
 }
 
 /// A name for somebody who gave none: an adjective, a part of a ship, a number where needed.
@@ -78,8 +102,8 @@ fn free_name(engine: &Engine) -> Result<String, Error> {
         "proud", "quick", "quiet", "ready", "steady", "swift",
     ];
     const PARTS: [&str; 16] = [
-        "anchor", "beam", "boom", "bow", "cabin", "deck", "galley", "helm", "hull", "keel",
-        "mast", "prow", "rudder", "sail", "spar", "stern",
+        "anchor", "beam", "boom", "bow", "cabin", "deck", "galley", "helm", "hull", "keel", "mast",
+        "prow", "rudder", "sail", "spar", "stern",
     ];
     let mut bytes = [0u8; 4];
     getrandom::fill(&mut bytes).map_err(|error| Error::host(format!("draw a name: {error}")))?;
@@ -92,9 +116,15 @@ fn free_name(engine: &Engine) -> Result<String, Error> {
     Ok(format!("{name}_{}", u16::from_le_bytes([low, high])))
 }
 
-pub(crate) async fn inspect(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
+pub(crate) async fn inspect(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
     let record = app.engine.get(&id)?;
-    let execs = app.execs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let execs = app
+        .execs
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let exec_ids = execs
         .iter()
         .filter(|(_, exec)| exec.sandbox == record.id)
@@ -105,7 +135,11 @@ pub(crate) async fn inspect(State(app): State<App>, Path(id): Path<String>) -> A
 
 pub(crate) async fn start(State(app): State<App>, Path(id): Path<String>) -> ApiResult<StatusCode> {
     let started = app.engine.start(&id).await?;
-    Ok(if started { StatusCode::NO_CONTENT } else { StatusCode::NOT_MODIFIED })
+    Ok(if started {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::NOT_MODIFIED
+    })
 }
 
 fn stop_options(query: &HashMap<String, String>) -> Result<StopOptions, Error> {
@@ -131,7 +165,11 @@ pub(crate) async fn stop(
     Query(query): Parameters,
 ) -> ApiResult<StatusCode> {
     let stopped = app.engine.stop(&id, stop_options(&query)?).await?;
-    Ok(if stopped { StatusCode::NO_CONTENT } else { StatusCode::NOT_MODIFIED })
+    Ok(if stopped {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::NOT_MODIFIED
+    })
 }
 
 pub(crate) async fn restart(
@@ -148,8 +186,13 @@ pub(crate) async fn kill(
     Path(id): Path<String>,
     Query(query): Parameters,
 ) -> ApiResult<StatusCode> {
-    let signal = query.get("signal").map(String::as_str).filter(|text| !text.is_empty());
-    app.engine.kill(&id, parse_signal(signal.unwrap_or("KILL"))?).await?;
+    let signal = query
+        .get("signal")
+        .map(String::as_str)
+        .filter(|text| !text.is_empty());
+    app.engine
+        .kill(&id, parse_signal(signal.unwrap_or("KILL"))?)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -158,7 +201,10 @@ pub(crate) async fn pause(State(app): State<App>, Path(id): Path<String>) -> Api
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(crate) async fn unpause(State(app): State<App>, Path(id): Path<String>) -> ApiResult<StatusCode> {
+pub(crate) async fn unpause(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> ApiResult<StatusCode> {
     app.engine.resume(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -172,7 +218,8 @@ pub(crate) async fn rename(
     if name.is_empty() {
         return Err(Error::invalid("Neither old nor new names may be empty").into());
     }
-    app.engine.rename(&id, &checked_name(name.trim_start_matches('/'))?)?;
+    app.engine
+        .rename(&id, &checked_name(name.trim_start_matches('/'))?)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -181,7 +228,9 @@ pub(crate) async fn remove(
     Path(id): Path<String>,
     Query(query): Parameters,
 ) -> ApiResult<StatusCode> {
-    app.engine.remove(&id, is_true(query.get("force")), is_true(query.get("v"))).await?;
+    app.engine
+        .remove(&id, is_true(query.get("force")), is_true(query.get("v")))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -191,7 +240,11 @@ pub(crate) async fn wait(
     Path(id): Path<String>,
     Query(query): Parameters,
 ) -> ApiResult<Response> {
-    let until = match query.get("condition").map(String::as_str).unwrap_or_default() {
+    let until = match query
+        .get("condition")
+        .map(String::as_str)
+        .unwrap_or_default()
+    {
         "" | "not-running" => WaitFor::NotRunning,
         "next-exit" => WaitFor::NextExit,
         "removed" => WaitFor::Removed,
@@ -209,7 +262,10 @@ pub(crate) async fn wait(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-pub(crate) async fn prune(State(app): State<App>, Query(query): Parameters) -> ApiResult<Json<Value>> {
+pub(crate) async fn prune(
+    State(app): State<App>,
+    Query(query): Parameters,
+) -> ApiResult<Json<Value>> {
     let filters = Filters::parse(query.get("filters"))?;
     let mut deleted = Vec::new();
     for record in app.engine.list() {
@@ -218,10 +274,13 @@ pub(crate) async fn prune(State(app): State<App>, Query(query): Parameters) -> A
             match app.engine.remove(&record.id, false, false).await {
                 Ok(()) => deleted.push(record.id),
                 // Started or removed meanwhile.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+                }
                 Err(error) => return Err(error.into()),
             }
         }
     }
-    Ok(Json(json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 })))
+    Ok(Json(
+        json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 }),
+    ))
 }

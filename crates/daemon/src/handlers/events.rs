@@ -53,10 +53,18 @@ pub(crate) async fn events(
 }
 
 fn matches(event: &Event, filters: &Filters) -> bool {
-    let name = event.attributes.get("name").map(String::as_str).unwrap_or_default();
+    let name = event
+        .attributes
+        .get("name")
+        .map(String::as_str)
+        .unwrap_or_default();
     filters.any("type", |kind| kind == subject(event.subject))
-        && filters.any("event", |wanted| action(event).split(':').next() == Some(wanted))
-        && filters.any("container", |wanted| event.id.starts_with(wanted) || name == wanted)
+        && filters.any("event", |wanted| {
+            action(event).split(':').next() == Some(wanted)
+        })
+        && filters.any("container", |wanted| {
+            event.id.starts_with(wanted) || name == wanted
+        })
         && filters.labels(&event.attributes)
 }
 
@@ -91,7 +99,10 @@ fn action(event: &Event) -> String {
 }
 
 fn render(event: &Event) -> Bytes {
-    let since = event.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = event
+        .time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let action = action(event);
     let line = json!({
         "status": action,

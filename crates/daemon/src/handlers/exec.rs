@@ -54,7 +54,11 @@ pub(crate) async fn create(
             .into());
         }
         _ => {
-            return Err(Error::conflict(format!("container {} is not running", record.config.name)).into());
+            return Err(Error::conflict(format!(
+                "container {} is not running",
+                record.config.name
+            ))
+            .into());
         }
     }
     let args = body.cmd.unwrap_or_default();
@@ -80,12 +84,21 @@ pub(crate) async fn create(
         privileged: body.privileged,
     };
     let exec_id = random_id()?;
-    let mut execs = app.execs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut execs = app
+        .execs
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     if execs.len() >= ENDED_KEPT {
         execs.retain(|_, exec| !matches!(exec.state, ExecState::Exited(_)));
     }
     let state = ExecState::Created;
-    let record = ExecRecord { sandbox: record.id, process, state, pid: 0, input: None };
+    let record = ExecRecord {
+        sandbox: record.id,
+        process,
+        state,
+        pid: 0,
+        input: None,
+    };
     execs.insert(exec_id.clone(), record);
     Ok((StatusCode::CREATED, Json(json!({ "Id": exec_id }))).into_response())
 }
@@ -99,7 +112,8 @@ fn size(given: Option<[u16; 2]>) -> TerminalSize {
 
 fn random_id() -> Result<String, Error> {
     let mut bytes = [0u8; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Error::host(format!("draw a random id: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::host(format!("draw a random id: {error}")))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -145,8 +159,18 @@ pub(crate) async fn start(
             }
             // As Docker: the client is attached, reads why, and asks for the exit code.
             let session = explained(&message_of(&error));
-            let wanted = Wanted { stdout: true, stderr: true };
-            return hijack(request, terminal, true, wanted, async move { Ok(session) }, |_| {});
+            let wanted = Wanted {
+                stdout: true,
+                stderr: true,
+            };
+            return hijack(
+                request,
+                terminal,
+                true,
+                wanted,
+                async move { Ok(session) },
+                |_| {},
+            );
         }
     };
     app.with_exec(&id, |exec| {
@@ -177,15 +201,27 @@ pub(crate) async fn start(
     if !stdin && let Err(error) = session.input.send(bulkhead_engine::Input::Close).await {
         tracing::trace!(%error, "the exec has ended already");
     }
-    let wanted = Wanted { stdout: true, stderr: true };
-    hijack(request, terminal || options.tty, true, wanted, async move { Ok(session) }, finish)
+    let wanted = Wanted {
+        stdout: true,
+        stderr: true,
+    };
+    hijack(
+        request,
+        terminal || options.tty,
+        true,
+        wanted,
+        async move { Ok(session) },
+        finish,
+    )
 }
 
 /// A session that says why there is none.
 fn explained(message: &str) -> Session {
     let (input, _) = tokio::sync::mpsc::channel(1);
     let (outputs, output) = tokio::sync::mpsc::channel(1);
-    let text = Bytes::from(format!("OCI runtime exec failed: exec failed: {message}\r\n"));
+    let text = Bytes::from(format!(
+        "OCI runtime exec failed: exec failed: {message}\r\n"
+    ));
     if outputs.try_send(Output::Stdout(text)).is_err() {
         tracing::trace!("the queue takes one");
     }
@@ -196,7 +232,8 @@ fn parse_body(bytes: &Bytes) -> Result<ExecStart, Error> {
     if bytes.is_empty() {
         return Ok(ExecStart::default());
     }
-    serde_json::from_slice(bytes).map_err(|error| Error::invalid("read the request").with_source(error))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::invalid("read the request").with_source(error))
 }
 
 fn no_such_exec(id: &str) -> Error {
@@ -208,19 +245,33 @@ pub(crate) async fn resize(
     Path(id): Path<String>,
     Query(size): Query<Size>,
 ) -> ApiResult<StatusCode> {
-    let input = app.with_exec(&id, |exec| exec.input.clone()).ok_or_else(|| no_such_exec(&id))?;
-    let size = TerminalSize { rows: size.rows, columns: size.columns };
+    let input = app
+        .with_exec(&id, |exec| exec.input.clone())
+        .ok_or_else(|| no_such_exec(&id))?;
+    let size = TerminalSize {
+        rows: size.rows,
+        columns: size.columns,
+    };
     let Some(input) = input else {
         return Err(Error::conflict("the exec is not running").into());
     };
-    if input.send(bulkhead_engine::Input::Resize(size)).await.is_err() {
+    if input
+        .send(bulkhead_engine::Input::Resize(size))
+        .await
+        .is_err()
+    {
         return Err(Error::conflict("the exec has ended").into());
     }
     Ok(StatusCode::OK)
 }
 
-pub(crate) async fn inspect(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    let exec = app.with_exec(&id, |exec| exec.clone()).ok_or_else(|| no_such_exec(&id))?;
+pub(crate) async fn inspect(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
+    let exec = app
+        .with_exec(&id, |exec| exec.clone())
+        .ok_or_else(|| no_such_exec(&id))?;
     let exit_code = match exec.state {
         ExecState::Exited(code) => Some(code),
         ExecState::Created | ExecState::Running => None,

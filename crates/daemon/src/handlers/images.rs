@@ -31,7 +31,10 @@ async fn on_store<T: Send + 'static>(
         .map_err(|error| Error::host("a thread of the daemon died").with_source(error))?
 }
 
-pub(crate) async fn list(State(app): State<App>, Query(query): Parameters) -> ApiResult<Json<Vec<Value>>> {
+pub(crate) async fn list(
+    State(app): State<App>,
+    Query(query): Parameters,
+) -> ApiResult<Json<Vec<Value>>> {
     let filters = Filters::parse(query.get("filters"))?;
     let all = is_true(query.get("all"));
     let images = on_store(&app, ImageStore::list).await?;
@@ -39,7 +42,9 @@ pub(crate) async fn list(State(app): State<App>, Query(query): Parameters) -> Ap
     let shown = images.iter().filter(|image| {
         let dangling = image.references.is_empty();
         filters.labels(&image.config.config.labels)
-            && filters.any("dangling", |wanted| is_true(Some(&wanted.to_owned())) == dangling)
+            && filters.any("dangling", |wanted| {
+                is_true(Some(&wanted.to_owned())) == dangling
+            })
             && filters.any("reference", |wanted| {
                 image.references.iter().any(|reference| {
                     let name = reference.familiar();
@@ -50,7 +55,10 @@ pub(crate) async fn list(State(app): State<App>, Query(query): Parameters) -> Ap
     });
     let summaries = shown.map(|image| {
         let id = image.id.to_string();
-        let containers = records.iter().filter(|record| record.config.image_id == id).count();
+        let containers = records
+            .iter()
+            .filter(|record| record.config.image_id == id)
+            .count();
         json!({
             "Id": id,
             "ParentId": "",
@@ -68,7 +76,11 @@ pub(crate) async fn list(State(app): State<App>, Query(query): Parameters) -> Ap
 }
 
 fn tags(image: &Image) -> Vec<String> {
-    image.references.iter().map(bulkhead_image::Reference::familiar).collect()
+    image
+        .references
+        .iter()
+        .map(bulkhead_image::Reference::familiar)
+        .collect()
 }
 
 /// `POST /images/create`: an import with `fromSrc=-`. Registries come later.
@@ -77,8 +89,11 @@ pub(crate) async fn create(
     Query(query): Query<Vec<(String, String)>>,
     body: Body,
 ) -> ApiResult<Response> {
-    let changes: Vec<String> =
-        query.iter().filter(|(key, _)| key == "changes").map(|(_, value)| value.clone()).collect();
+    let changes: Vec<String> = query
+        .iter()
+        .filter(|(key, _)| key == "changes")
+        .map(|(_, value)| value.clone())
+        .collect();
     let query: HashMap<String, String> = query.into_iter().collect();
     let given = |key: &str| query.get(key).filter(|text| !text.is_empty()).cloned();
     if let Some(image) = given("fromImage") {
@@ -88,21 +103,30 @@ pub(crate) async fn create(
         .into());
     }
     if query.get("fromSrc").map(String::as_str) != Some("-") {
-        return Err(Error::unsupported("only an archive in the request can be imported (fromSrc=-)").into());
+        return Err(Error::unsupported(
+            "only an archive in the request can be imported (fromSrc=-)",
+        )
+        .into());
     }
     let reference = given("repo").map(|repository| match given("tag") {
         Some(tag) => format!("{repository}:{tag}"),
         None => repository,
     });
     let message = given("message");
-    let stream = body.into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other));
+    let stream = body
+        .into_data_stream()
+        .map(|chunk| chunk.map_err(std::io::Error::other));
     let reader = SyncIoBridge::new(StreamReader::new(stream));
     let imported = on_store(&app, move |store| {
         store.import(reader, reference.as_deref(), &changes, message.as_deref())
     })
     .await;
     let line = json!({ "status": imported?.to_string() });
-    Ok(([(header::CONTENT_TYPE, "application/json")], Bytes::from(format!("{line}\n"))).into_response())
+    Ok((
+        [(header::CONTENT_TYPE, "application/json")],
+        Bytes::from(format!("{line}\n")),
+    )
+        .into_response())
 }
 
 /// Names have slashes in them, so that the last word of the path says what is wanted.
@@ -164,14 +188,19 @@ pub(crate) async fn by_name(
 async fn remove(app: &App, name: String, query: &HashMap<String, String>) -> ApiResult<Response> {
     let force = is_true(query.get("force"));
     let engine = app.engine.clone();
-    let removed =
-        on_store(app, move |store| store.remove(&name, force, &|id| in_use(&engine, id))).await?;
+    let removed = on_store(app, move |store| {
+        store.remove(&name, force, &|id| in_use(&engine, id))
+    })
+    .await?;
     Ok(Json(removed.iter().map(removal).collect::<Vec<_>>()).into_response())
 }
 
 fn in_use(engine: &Engine, id: &ImageId) -> bool {
     let id = id.to_string();
-    engine.list().iter().any(|record| record.config.image_id == id)
+    engine
+        .list()
+        .iter()
+        .any(|record| record.config.image_id == id)
 }
 
 fn removal(removed: &Removed) -> Value {
@@ -181,20 +210,33 @@ fn removal(removed: &Removed) -> Value {
     }
 }
 
-pub(crate) async fn prune(State(app): State<App>, Query(query): Parameters) -> ApiResult<Json<Value>> {
+pub(crate) async fn prune(
+    State(app): State<App>,
+    Query(query): Parameters,
+) -> ApiResult<Json<Value>> {
     let filters = Filters::parse(query.get("filters"))?;
     // Docker: `dangling=false` means all that nobody uses.
-    let all = filters.has("dangling") && !filters.any("dangling", |text| is_true(Some(&text.to_owned())));
+    let all =
+        filters.has("dangling") && !filters.any("dangling", |text| is_true(Some(&text.to_owned())));
     let engine = app.engine.clone();
-    let removed =
-        on_store(&app, move |store| store.prune(all, all, &|id| in_use(&engine, id))).await?;
+    let removed = on_store(&app, move |store| {
+        store.prune(all, all, &|id| in_use(&engine, id))
+    })
+    .await?;
     let deleted: Vec<Value> = removed.iter().map(removal).collect();
-    Ok(Json(json!({ "ImagesDeleted": deleted, "SpaceReclaimed": 0 })))
+    Ok(Json(
+        json!({ "ImagesDeleted": deleted, "SpaceReclaimed": 0 }),
+    ))
 }
 
 fn inspect(image: &Image) -> Value {
     let config = &image.config;
-    let layers: Vec<String> = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
+    let layers: Vec<String> = config
+        .rootfs
+        .diff_ids
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     json!({
         "Id": image.id.to_string(),
         "RepoTags": tags(image),

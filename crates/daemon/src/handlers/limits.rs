@@ -56,7 +56,9 @@ pub(crate) async fn stats(
     Query(query): Query<HashMap<String, String>>,
 ) -> ApiResult<Response> {
     let record = app.engine.get(&id)?;
-    let follow = query.get("stream").is_none_or(|_| is_true(query.get("stream")));
+    let follow = query
+        .get("stream")
+        .is_none_or(|_| is_true(query.get("stream")));
     let one_shot = is_true(query.get("one-shot"));
     let engine = app.engine.clone();
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, Error>>(1);
@@ -68,7 +70,9 @@ pub(crate) async fn stats(
         }
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let Ok(now) = Reading::take(&engine, &record).await else { return };
+            let Ok(now) = Reading::take(&engine, &record).await else {
+                return;
+            };
             let line = now.report(&record, &previous);
             previous = now;
             if sender.send(Ok(line)).await.is_err() || !follow {
@@ -117,11 +121,20 @@ impl Reading {
             .network
             .iter()
             .map(|(name, [received, sent])| {
-                (name.clone(), json!({ "rx_bytes": received, "tx_bytes": sent }))
+                (
+                    name.clone(),
+                    json!({ "rx_bytes": received, "tx_bytes": sent }),
+                )
             })
             .collect();
-        let limit = self.stats.memory_limit.map_or_else(host_memory, |limit| limit.bytes());
-        let block = [("read", self.stats.block_read), ("write", self.stats.block_written)];
+        let limit = self
+            .stats
+            .memory_limit
+            .map_or_else(host_memory, |limit| limit.bytes());
+        let block = [
+            ("read", self.stats.block_read),
+            ("write", self.stats.block_written),
+        ];
         let block: Vec<Value> = block
             .iter()
             .map(|(op, size)| json!({ "major": 0, "minor": 0, "op": op, "value": size.bytes() }))
@@ -152,7 +165,11 @@ fn host_cpu() -> Result<Duration, Error> {
     let text = std::fs::read_to_string("/proc/stat")
         .map_err(|error| Error::host("read /proc/stat").with_source(error))?;
     let first = text.lines().next().unwrap_or_default();
-    let ticks: u64 = first.split_whitespace().skip(1).filter_map(|word| word.parse::<u64>().ok()).sum();
+    let ticks: u64 = first
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|word| word.parse::<u64>().ok())
+        .sum();
     Ok(Duration::from_millis(ticks * 10))
 }
 
@@ -167,7 +184,10 @@ pub(crate) fn host_memory() -> u64 {
 fn network_counters(record: &Record) -> Vec<(String, [u64; 2])> {
     let read = |device: &str, counter: &str| {
         let path = format!("/sys/class/net/{device}/statistics/{counter}");
-        std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        std::fs::read_to_string(path)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
     };
     record
         .attachments
@@ -188,9 +208,13 @@ fn processes_beside(pid: u32) -> Vec<[String; 4]> {
     if wanted.is_none() || wanted == own {
         return Vec::new();
     }
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let mut pids: Vec<u32> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut pids: Vec<u32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
     pids.sort_unstable();
     pids.into_iter()
         .filter(|pid| namespace(*pid) == wanted)
@@ -201,7 +225,9 @@ fn processes_beside(pid: u32) -> Vec<[String; 4]> {
                 Some(line.split_whitespace().next()?.to_owned())
             };
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+            let command = String::from_utf8_lossy(&command)
+                .trim_end_matches('\0')
+                .replace('\0', " ");
             Some([field("Uid:")?, pid.to_string(), field("PPid:")?, command])
         })
         .collect()
@@ -228,7 +254,9 @@ pub(crate) async fn top(
         // An image without `ps`: the host sees the processes of a container.
         Err(error) if error.kind() == ErrorKind::CommandNotFound && record.pid.is_some() => {
             let processes = processes_beside(record.pid.unwrap_or_default());
-            return Ok(Json(json!({ "Titles": ["UID", "PID", "PPID", "CMD"], "Processes": processes })));
+            return Ok(Json(
+                json!({ "Titles": ["UID", "PID", "PPID", "CMD"], "Processes": processes }),
+            ));
         }
         started => started?,
     };
@@ -242,7 +270,11 @@ pub(crate) async fn top(
     }
     let text = String::from_utf8_lossy(&output);
     let mut lines = text.lines();
-    let titles: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+    let titles: Vec<&str> = lines
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     let processes: Vec<Vec<String>> = lines
         .map(|line| {
             let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();

@@ -59,7 +59,9 @@ pub(crate) async fn logs(
     let tail = match query.get("tail").map(String::as_str) {
         None | Some("" | "all") => None,
         Some(text) => Some(text.parse::<usize>().map_err(|_| {
-            Error::invalid(format!("tail '{text}' is neither a number of lines nor 'all'"))
+            Error::invalid(format!(
+                "tail '{text}' is neither a number of lines nor 'all'"
+            ))
         })?),
     };
     let follow = is_true(query.get("follow"));
@@ -75,23 +77,39 @@ pub(crate) async fn logs(
         }
     });
     let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
-    Ok(([(header::CONTENT_TYPE, content_type(options.terminal))], body).into_response())
+    Ok((
+        [(header::CONTENT_TYPE, content_type(options.terminal))],
+        body,
+    )
+        .into_response())
 }
 
 /// Seconds since 1970 with an optional fraction, or RFC 3339; 0 and nothing are no limit.
 pub(super) fn parse_time(text: Option<&String>) -> Result<Option<SystemTime>, Error> {
-    let Some(text) = text.filter(|text| !text.is_empty() && *text != "0") else { return Ok(None) };
-    let wrong = || Error::invalid(format!("'{text}' is no time: use seconds since 1970 or RFC 3339"));
+    let Some(text) = text.filter(|text| !text.is_empty() && *text != "0") else {
+        return Ok(None);
+    };
+    let wrong = || {
+        Error::invalid(format!(
+            "'{text}' is no time: use seconds since 1970 or RFC 3339"
+        ))
+    };
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if let Ok(seconds) = whole.parse::<u64>() {
-        let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+        let digits: String = fraction
+            .chars()
+            .chain(std::iter::repeat('0'))
+            .take(9)
+            .collect();
         let nanoseconds = digits.parse::<u32>().map_err(|_| wrong())?;
         return SystemTime::UNIX_EPOCH
             .checked_add(Duration::new(seconds, nanoseconds))
             .map(Some)
             .ok_or_else(wrong);
     }
-    humantime::parse_rfc3339(text).map(Some).map_err(|_| wrong())
+    humantime::parse_rfc3339(text)
+        .map(Some)
+        .map_err(|_| wrong())
 }
 
 async fn send_log(
@@ -163,19 +181,29 @@ async fn send_log(
 }
 
 fn shown(entry: Entry, options: Options) -> Option<(Entry, SystemTime)> {
-    let wanted = if entry.stream == "stderr" { options.stderr } else { options.stdout };
+    let wanted = if entry.stream == "stderr" {
+        options.stderr
+    } else {
+        options.stdout
+    };
     let time = humantime::parse_rfc3339(&entry.time).ok()?;
     let recent = options.since.is_none_or(|since| time >= since);
     (wanted && recent).then_some((entry, time))
 }
 
 fn render(entry: &Entry, options: Options) -> Bytes {
-    let text =
-        if options.timestamps { format!("{} {}", entry.time, entry.log) } else { entry.log.clone() };
+    let text = if options.timestamps {
+        format!("{} {}", entry.time, entry.log)
+    } else {
+        entry.log.clone()
+    };
     if options.terminal {
         return Bytes::from(text);
     }
-    multiplexed(if entry.stream == "stderr" { 2 } else { 1 }, text.as_bytes())
+    multiplexed(
+        if entry.stream == "stderr" { 2 } else { 1 },
+        text.as_bytes(),
+    )
 }
 
 fn count_entries(path: &std::path::Path, options: Options) -> std::io::Result<usize> {

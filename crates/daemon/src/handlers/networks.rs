@@ -51,23 +51,39 @@ pub(crate) async fn list(
             && filters.any("id", |id| network.id().starts_with(id))
             && filters.any("driver", |driver| driver == "bridge")
     });
-    Ok(Json(networks.iter().map(|network| render(&app.engine, network)).collect()))
+    Ok(Json(
+        networks
+            .iter()
+            .map(|network| render(&app.engine, network))
+            .collect(),
+    ))
 }
 
-pub(crate) async fn create(State(app): State<App>, Json(body): Json<Create>) -> ApiResult<Response> {
+pub(crate) async fn create(
+    State(app): State<App>,
+    Json(body): Json<Create>,
+) -> ApiResult<Response> {
     if body.name.is_empty() {
         return Err(Error::invalid("a network needs a name").into());
     }
     if ["bridge", "host", "none"].contains(&body.name.as_str()) {
         return Err(Error::invalid(format!("the name {} is reserved", body.name)).into());
     }
-    if let Some(driver) = body.driver.filter(|driver| !driver.is_empty() && driver != "bridge") {
-        return Err(Error::unsupported(format!("network driver {driver} is not there: use bridge")).into());
+    if let Some(driver) = body
+        .driver
+        .filter(|driver| !driver.is_empty() && driver != "bridge")
+    {
+        return Err(Error::unsupported(format!(
+            "network driver {driver} is not there: use bridge"
+        ))
+        .into());
     }
     if body.ipv6 {
         return Err(Error::unsupported("networks have IPv4 only: leave EnableIPv6 out").into());
     }
-    let subnet = body.ipam.and_then(|ipam| ipam.config?.into_iter().find_map(|config| config.subnet));
+    let subnet = body
+        .ipam
+        .and_then(|ipam| ipam.config?.into_iter().find_map(|config| config.subnet));
     let subnet = match subnet.filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => Some(text.parse().map_err(|_| {
@@ -81,15 +97,25 @@ pub(crate) async fn create(State(app): State<App>, Json(body): Json<Create>) -> 
         labels: body.labels.unwrap_or_default(),
     };
     let record = app.engine.create_network(request).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "Id": record.id(), "Warning": "" }))).into_response())
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({ "Id": record.id(), "Warning": "" })),
+    )
+        .into_response())
 }
 
-pub(crate) async fn inspect(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
+pub(crate) async fn inspect(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
     let network = app.engine.network(&id)?;
     Ok(Json(render(&app.engine, &network)))
 }
 
-pub(crate) async fn remove(State(app): State<App>, Path(id): Path<String>) -> ApiResult<StatusCode> {
+pub(crate) async fn remove(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> ApiResult<StatusCode> {
     app.engine.remove_network(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -102,7 +128,8 @@ pub(crate) async fn prune(State(app): State<App>) -> ApiResult<Json<Value>> {
             match app.engine.remove_network(network.id()).await {
                 Ok(()) => deleted.push(network.name().to_owned()),
                 // In use or removed by now.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+                }
                 Err(error) => return Err(error.into()),
             }
         }

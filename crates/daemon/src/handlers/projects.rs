@@ -33,7 +33,11 @@ pub(crate) async fn up(
         .map_err(|error| Error::invalid("read the request").with_source(error))?;
     up.spec.name = name;
     let plan = plan(&app.engine, &up.spec)?;
-    if plan.services.iter().any(|service| has_kind(&service.template, bulkhead_model::Kind::Microvm)) {
+    if plan
+        .services
+        .iter()
+        .any(|service| has_kind(&service.template, bulkhead_model::Kind::Microvm))
+    {
         // Before anything is made: a host without QEMU or kernel says so at once.
         app.launcher.microvm_settings().await?;
     }
@@ -43,7 +47,8 @@ pub(crate) async fn up(
         let applied = app.data_plane.settle(&app.engine).await;
         let routed = app.engine.list().iter().any(|record| {
             let replica = record.config.replica.as_ref();
-            replica.is_some_and(|replica| replica.project == up.spec.name) && http_port(record).is_some()
+            replica.is_some_and(|replica| replica.project == up.spec.name)
+                && http_port(record).is_some()
         });
         match applied.gateway_error {
             Some(reason) if routed => Err(Error::conflict(format!(
@@ -115,7 +120,9 @@ fn stream(
         };
         send(&last);
     });
-    let body = Body::from_stream(tokio_stream::wrappers::UnboundedReceiverStream::new(receiver));
+    let body = Body::from_stream(tokio_stream::wrappers::UnboundedReceiverStream::new(
+        receiver,
+    ));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
@@ -123,7 +130,10 @@ pub(crate) async fn list(State(app): State<App>) -> Json<Vec<ProjectSummary>> {
     let mut projects: BTreeMap<String, Vec<Record>> = BTreeMap::new();
     for record in app.engine.list() {
         if let Some(replica) = &record.config.replica {
-            projects.entry(replica.project.clone()).or_default().push(record);
+            projects
+                .entry(replica.project.clone())
+                .or_default()
+                .push(record);
         }
     }
     for project in app.engine.projects() {
@@ -136,12 +146,20 @@ pub(crate) async fn list(State(app): State<App>) -> Json<Vec<ProjectSummary>> {
         for record in &records {
             *states.entry(state_word(record.state)).or_default() += 1;
         }
-        let status: Vec<String> =
-            states.iter().map(|(state, count)| format!("{state}({count})")).collect();
+        let status: Vec<String> = states
+            .iter()
+            .map(|(state, count)| format!("{state}({count})"))
+            .collect();
         let spec = spec_of(&app, &name);
         let services: std::collections::BTreeSet<_> = records
             .iter()
-            .filter_map(|record| record.config.replica.as_ref().map(|replica| &replica.service))
+            .filter_map(|record| {
+                record
+                    .config
+                    .replica
+                    .as_ref()
+                    .map(|replica| &replica.service)
+            })
             .collect();
         ProjectSummary {
             status: status.join(", "),
@@ -170,16 +188,24 @@ pub(crate) async fn status(
             && replica.project == name
             && !replica.one_off
         {
-            services.entry(replica.service.clone()).or_default().push(record);
+            services
+                .entry(replica.service.clone())
+                .or_default()
+                .push(record);
         }
     }
     let Some(project) = project.or_else(|| (!services.is_empty()).then(Default::default)) else {
-        return Err(Error::not_found(format!("there is no project {name}: bring it up first")).into());
+        return Err(
+            Error::not_found(format!("there is no project {name}: bring it up first")).into(),
+        );
     };
     let mut statuses = Vec::new();
     for (service, mut records) in services {
         records.sort_by_key(|record| record.config.replica.as_ref().map_or(0, |r| r.number));
-        let desired = project.services.get(&service).map_or(0, |service| service.replicas);
+        let desired = project
+            .services
+            .get(&service)
+            .map_or(0, |service| service.replicas);
         statuses.push(service_status(&app, service, desired, &records).await);
     }
     Ok(Json(ProjectStatus {
@@ -190,7 +216,12 @@ pub(crate) async fn status(
     }))
 }
 
-async fn service_status(app: &App, name: String, desired: u32, records: &[Record]) -> ServiceStatus {
+async fn service_status(
+    app: &App,
+    name: String,
+    desired: u32,
+    records: &[Record],
+) -> ServiceStatus {
     let mut sandboxes = Vec::new();
     for record in records {
         sandboxes.push(sandbox_status(app, record).await);
@@ -198,19 +229,32 @@ async fn service_status(app: &App, name: String, desired: u32, records: &[Record
     let count = |met: fn(&Record) -> bool| {
         u32::try_from(records.iter().filter(|record| met(record)).count()).unwrap_or(u32::MAX)
     };
-    let memory: Vec<u64> = sandboxes.iter().filter_map(|sandbox| sandbox.memory_bytes).collect();
-    let worst = [HealthStatus::Unhealthy, HealthStatus::Starting, HealthStatus::Healthy];
+    let memory: Vec<u64> = sandboxes
+        .iter()
+        .filter_map(|sandbox| sandbox.memory_bytes)
+        .collect();
+    let worst = [
+        HealthStatus::Unhealthy,
+        HealthStatus::Starting,
+        HealthStatus::Healthy,
+    ];
     let health = worst
         .into_iter()
         .find(|status| {
-            records.iter().any(|record| has_health(record) && record.health.status == *status)
+            records
+                .iter()
+                .any(|record| has_health(record) && record.health.status == *status)
         })
         .map(|status| health_word(status).to_owned())
         .unwrap_or_default();
     let first = records.first();
     ServiceStatus {
-        kind: first.map(|record| record.config.kind.to_string()).unwrap_or_default(),
-        image: first.map(|record| record.config.image.clone()).unwrap_or_default(),
+        kind: first
+            .map(|record| record.config.kind.to_string())
+            .unwrap_or_default(),
+        image: first
+            .map(|record| record.config.image.clone())
+            .unwrap_or_default(),
         replicas_desired: desired,
         replicas_running: count(|record| record.state.is_running()),
         replicas_healthy: count(Record::is_ready),
@@ -222,7 +266,10 @@ async fn service_status(app: &App, name: String, desired: u32, records: &[Record
             .zip(app.data_plane.gateway())
             .map(|(record, gateway)| gateway_urls(record, gateway))
             .unwrap_or_default(),
-        ports: records.iter().flat_map(|record| record.ports.iter().map(port_text)).collect(),
+        ports: records
+            .iter()
+            .flat_map(|record| record.ports.iter().map(port_text))
+            .collect(),
         sandboxes,
         name,
     }
@@ -230,14 +277,22 @@ async fn service_status(app: &App, name: String, desired: u32, records: &[Record
 
 async fn sandbox_status(app: &App, record: &Record) -> SandboxStatus {
     let memory = if record.state.is_running() {
-        app.engine.stats(&record.id).await.ok().map(|stats| stats.memory.bytes())
+        app.engine
+            .stats(&record.id)
+            .await
+            .ok()
+            .map(|stats| stats.memory.bytes())
     } else {
         None
     };
     let milliseconds = |duration: Option<Duration>| {
         duration.and_then(|duration| u64::try_from(duration.as_millis()).ok())
     };
-    let health = if has_health(record) { health_word(record.health.status) } else { "" };
+    let health = if has_health(record) {
+        health_word(record.health.status)
+    } else {
+        ""
+    };
     SandboxStatus {
         id: record.id.clone(),
         name: record.config.name.clone(),
@@ -248,6 +303,9 @@ async fn sandbox_status(app: &App, record: &Record) -> SandboxStatus {
         memory_bytes: memory,
         start_milliseconds: milliseconds(record.start_duration),
         ready_milliseconds: milliseconds(record.ready_duration),
-        address: record.attachments.first().map(|a| a.endpoint.address.to_string()),
+        address: record
+            .attachments
+            .first()
+            .map(|a| a.endpoint.address.to_string()),
     }
 }

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 /// Reads a boolean as Docker's daemon does: `1`, `true`, `True` … are true.
 pub(crate) fn is_true(text: Option<&String>) -> bool {
-    text.is_some_and(|text| !["", "0", "no", "none", "false"].contains(&text.to_ascii_lowercase().as_str()))
+    text.is_some_and(|text| {
+        !["", "0", "no", "none", "false"].contains(&text.to_ascii_lowercase().as_str())
+    })
 }
 
 /// `filters={"label":["a=b"]}`, or the older `{"label":{"a=b":true}}`.
@@ -19,7 +21,9 @@ impl Filters {
     /// # Errors
     /// `InvalidInput` if it is no such JSON.
     pub(crate) fn parse(text: Option<&String>) -> Result<Self> {
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Self::default()) };
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
+            return Ok(Self::default());
+        };
         let wrong = || Error::invalid(format!("invalid filter '{text}'"));
         let map: HashMap<String, Value> = serde_json::from_str(text).map_err(|_| wrong())?;
         let mut filters = BTreeMap::new();
@@ -39,7 +43,9 @@ impl Filters {
 
     /// Whether any value of `key` satisfies `test`; true if the key is not given.
     pub(crate) fn any(&self, key: &str, test: impl Fn(&str) -> bool) -> bool {
-        self.0.get(key).is_none_or(|values| values.is_empty() || values.iter().any(|v| test(v)))
+        self.0
+            .get(key)
+            .is_none_or(|values| values.is_empty() || values.iter().any(|v| test(v)))
     }
 
     /// Whether all labels asked for are there.
@@ -72,7 +78,11 @@ mod tests {
     #[test]
     fn both_forms_of_filters() {
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-        for text in [r#"{"label":["a=b"]}"#, r#"{"label":{"a=b":true}}"#, r#"{"label":["a"]}"#] {
+        for text in [
+            r#"{"label":["a=b"]}"#,
+            r#"{"label":{"a=b":true}}"#,
+            r#"{"label":["a"]}"#,
+        ] {
             let filters = Filters::parse(Some(&text.to_owned())).expect(text);
             assert!(filters.labels(&labels), "{text}");
         }

@@ -74,7 +74,9 @@ pub(crate) fn hijack(
     } else {
         response.status(StatusCode::OK)
     };
-    response.body(Body::empty()).map_err(|error| Error::host("build a response").with_source(error).into())
+    response
+        .body(Body::empty())
+        .map_err(|error| Error::host("build a response").with_source(error).into())
 }
 
 async fn carry(
@@ -93,7 +95,11 @@ async fn carry(
             match reader.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {
-                    if input.send(Input::Data(buffer.split().freeze())).await.is_err() {
+                    if input
+                        .send(Input::Data(buffer.split().freeze()))
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -109,7 +115,11 @@ async fn carry(
     while let Some(chunk) = output.recv().await {
         let frame = match chunk {
             Output::Stdout(data) if wanted.stdout => {
-                if terminal { data } else { multiplexed(1, &data) }
+                if terminal {
+                    data
+                } else {
+                    multiplexed(1, &data)
+                }
             }
             Output::Stderr(data) if wanted.stderr => multiplexed(2, &data),
             Output::Stdout(_) | Output::Stderr(_) => continue,

@@ -15,7 +15,11 @@ use crate::error::ApiResult;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub(crate) async fn ping() -> Response {
-    ([(header::CACHE_CONTROL, "no-cache, no-store, must-revalidate")], "OK").into_response()
+    (
+        [(header::CACHE_CONTROL, "no-cache, no-store, must-revalidate")],
+        "OK",
+    )
+        .into_response()
 }
 
 /// What every answer of a Docker daemon says of itself.
@@ -25,7 +29,10 @@ pub(crate) async fn add_headers(mut response: Response) -> Response {
         ("api-version", API_VERSION),
         ("docker-experimental", "false"),
         ("ostype", "linux"),
-        ("server", concat!("Bulkhead/", env!("CARGO_PKG_VERSION"), " (linux)")),
+        (
+            "server",
+            concat!("Bulkhead/", env!("CARGO_PKG_VERSION"), " (linux)"),
+        ),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
@@ -33,14 +40,20 @@ pub(crate) async fn add_headers(mut response: Response) -> Response {
 }
 
 fn kernel_release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn operating_system() -> String {
     let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     text.lines()
         .find_map(|line| line.strip_prefix("PRETTY_NAME="))
-        .map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+        .map_or_else(
+            || "Linux".to_owned(),
+            |name| name.trim_matches('"').to_owned(),
+        )
 }
 
 pub(crate) async fn version() -> Json<Value> {
@@ -75,12 +88,20 @@ pub(crate) async fn version() -> Json<Value> {
 
 pub(crate) async fn info(State(app): State<App>) -> ApiResult<Json<Value>> {
     let records = app.engine.list();
-    let count = |state: SandboxState| records.iter().filter(|record| record.state == state).count();
+    let count = |state: SandboxState| {
+        records
+            .iter()
+            .filter(|record| record.state == state)
+            .count()
+    };
     let running = count(SandboxState::Running) + count(SandboxState::Restarting);
     let paused = count(SandboxState::Paused);
     let images = app.engine.images().list()?.len();
     let layout = bulkhead_container::cgroup::probe()?;
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let hostname = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
     Ok(Json(json!({
         "ID": format!("{}", app.paths.state.display()),
         "Containers": records.len(),
@@ -146,7 +167,11 @@ pub(crate) async fn bulkhead_info(State(app): State<App>) -> ApiResult<Json<Bulk
     let (accelerator, reason, kernel) = match microvm {
         Ok(settings) => {
             let choice = bulkhead_microvm::accelerator::probe(&app.paths.run);
-            (settings.accelerator.clone(), choice.reason, Some(settings.kernel.display().to_string()))
+            (
+                settings.accelerator.clone(),
+                choice.reason,
+                Some(settings.kernel.display().to_string()),
+            )
         }
         Err(error) => (String::new(), error.to_string(), None),
     };
@@ -170,10 +195,17 @@ pub(crate) async fn shutdown(
     State(app): State<App>,
     Json(request): Json<Shutdown>,
 ) -> ApiResult<StatusCode> {
-    let active: Vec<_> =
-        app.engine.list().into_iter().filter(|record| record.state.is_active()).collect();
+    let active: Vec<_> = app
+        .engine
+        .list()
+        .into_iter()
+        .filter(|record| record.state.is_active())
+        .collect();
     if !active.is_empty() && !request.force {
-        let names: Vec<_> = active.iter().map(|record| record.config.name.as_str()).collect();
+        let names: Vec<_> = active
+            .iter()
+            .map(|record| record.config.name.as_str())
+            .collect();
         return Err(Error::conflict(format!(
             "{} sandboxes run ({}): stop them first, or use force",
             names.len(),
@@ -182,7 +214,9 @@ pub(crate) async fn shutdown(
         .into());
     }
     for record in &active {
-        app.engine.stop(&record.id, bulkhead_engine::StopOptions::default()).await?;
+        app.engine
+            .stop(&record.id, bulkhead_engine::StopOptions::default())
+            .await?;
     }
     crate::shutdown::take_down(&app).await?;
     app.shutdown.notify_one();

@@ -33,21 +33,38 @@ pub(crate) async fn list(
     volumes.retain(|volume| {
         filters.labels(&volume.labels) && filters.any("name", |name| volume.name.contains(name))
     });
-    let volumes: Vec<Value> = volumes.iter().map(|volume| render(&app.engine, volume)).collect();
+    let volumes: Vec<Value> = volumes
+        .iter()
+        .map(|volume| render(&app.engine, volume))
+        .collect();
     Ok(Json(json!({ "Volumes": volumes, "Warnings": [] })))
 }
 
 pub(crate) async fn create(State(app): State<App>, body: Bytes) -> ApiResult<Response> {
     let body: Create = serde_json::from_slice(&body)
         .map_err(|error| Error::invalid("read the request").with_source(error))?;
-    if let Some(driver) = body.driver.filter(|driver| !driver.is_empty() && driver != "local") {
-        return Err(Error::unsupported(format!("volume driver {driver} is not there: use local")).into());
+    if let Some(driver) = body
+        .driver
+        .filter(|driver| !driver.is_empty() && driver != "local")
+    {
+        return Err(
+            Error::unsupported(format!("volume driver {driver} is not there: use local")).into(),
+        );
     }
     if body.driver_opts.is_some_and(|options| !options.is_empty()) {
-        return Err(Error::unsupported("volume driver options are not supported: leave them out").into());
+        return Err(
+            Error::unsupported("volume driver options are not supported: leave them out").into(),
+        );
     }
-    let name = if body.name.is_empty() { random_name()? } else { body.name };
-    let volume = app.engine.create_volume(&name, body.labels.unwrap_or_default()).await?;
+    let name = if body.name.is_empty() {
+        random_name()?
+    } else {
+        body.name
+    };
+    let volume = app
+        .engine
+        .create_volume(&name, body.labels.unwrap_or_default())
+        .await?;
     Ok((StatusCode::CREATED, Json(render(&app.engine, &volume))).into_response())
 }
 
@@ -57,7 +74,10 @@ fn random_name() -> Result<String, Error> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-pub(crate) async fn inspect(State(app): State<App>, Path(name): Path<String>) -> ApiResult<Json<Value>> {
+pub(crate) async fn inspect(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> ApiResult<Json<Value>> {
     let volume = app.engine.volume(&name)?;
     Ok(Json(render(&app.engine, &volume)))
 }
@@ -83,7 +103,8 @@ pub(crate) async fn prune(
     let mut deleted = Vec::new();
     for volume in app.engine.volumes() {
         // As Docker: without `all`, only volumes that nobody named.
-        let anonymous = volume.name.len() == 64 && volume.name.bytes().all(|b| b.is_ascii_hexdigit());
+        let anonymous =
+            volume.name.len() == 64 && volume.name.bytes().all(|b| b.is_ascii_hexdigit());
         if (anonymous || all)
             && filters.labels(&volume.labels)
             && app.engine.remove_volume(&volume.name).await.is_ok()
@@ -91,7 +112,9 @@ pub(crate) async fn prune(
             deleted.push(volume.name);
         }
     }
-    Ok(Json(json!({ "VolumesDeleted": deleted, "SpaceReclaimed": 0 })))
+    Ok(Json(
+        json!({ "VolumesDeleted": deleted, "SpaceReclaimed": 0 }),
+    ))
 }
 
 fn render(engine: &Engine, volume: &VolumeRecord) -> Value {

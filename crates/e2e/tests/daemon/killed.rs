@@ -97,10 +97,22 @@ fn killed_while_things_end_it_loses_and_leaks_nothing() -> Result<()> {
         return Ok(());
     };
     for kill in 0..20_u64 {
-        daemon.run("removed", &["sleep", "1000"], json!({ "HostConfig": { "Binds": ["/filled"] } }))?;
-        daemon.run("stopped", &["sh", "-c", "trap 'exit 7' TERM; sleep 1000 & wait"], Value::Null)?;
+        daemon.run(
+            "removed",
+            &["sleep", "1000"],
+            json!({ "HostConfig": { "Binds": ["/filled"] } }),
+        )?;
+        daemon.run(
+            "stopped",
+            &["sh", "-c", "trap 'exit 7' TERM; sleep 1000 & wait"],
+            Value::Null,
+        )?;
         daemon.run("restarted", &["sleep", "1000"], Value::Null)?;
-        daemon.up("ending", &[service("web", &["sleep", "1000"], 2)], json!({}))?;
+        daemon.up(
+            "ending",
+            &[service("web", &["sleep", "1000"], 2)],
+            json!({}),
+        )?;
         let done = std::thread::scope(|scope| {
             let daemon = &daemon;
             let requests = [
@@ -110,8 +122,13 @@ fn killed_while_things_end_it_loses_and_leaks_nothing() -> Result<()> {
             ]
             .map(|(method, path)| {
                 scope.spawn(move || {
-                    let request = Request { method, ..Request::get(path) };
-                    request.send_unix(&daemon.socket()).is_ok_and(|answer| answer.status == 204)
+                    let request = Request {
+                        method,
+                        ..Request::get(path)
+                    };
+                    request
+                        .send_unix(&daemon.socket())
+                        .is_ok_and(|answer| answer.status == 204)
                 })
             });
             let down = scope.spawn(|| daemon.down("ending").is_ok());
@@ -125,8 +142,14 @@ fn killed_while_things_end_it_loses_and_leaks_nothing() -> Result<()> {
         daemon.start()?;
         let names = daemon.names()?;
         let there = |name: &str| names.iter().any(|known| known == name);
-        ensure!(!removed || !there("removed"), "removed, and back again: {names:?}");
-        ensure!(!down || !there("ending-web-1"), "down, and up again: {names:?}");
+        ensure!(
+            !removed || !there("removed"),
+            "removed, and back again: {names:?}"
+        );
+        ensure!(
+            !down || !there("ending-web-1"),
+            "down, and up again: {names:?}"
+        );
         ensure!(!stopped || daemon.status("stopped")? == "exited");
         ensure!(!restarted || daemon.status("restarted")? == "running");
         daemon.remove_all()?;
@@ -134,7 +157,10 @@ fn killed_while_things_end_it_loses_and_leaks_nothing() -> Result<()> {
         drop(daemon.down("ending"));
         let left = daemon.left_of_sandboxes()?;
         ensure!(left.is_empty(), "{left:#?}\n{}", daemon.log());
-        ensure!(daemon.json("/volumes")?["Volumes"] == json!([]), "an anonymous volume is left");
+        ensure!(
+            daemon.json("/volumes")?["Volumes"] == json!([]),
+            "an anonymous volume is left"
+        );
     }
     daemon.finish()
 }

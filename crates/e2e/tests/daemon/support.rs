@@ -162,7 +162,8 @@ impl Daemon {
 
     /// Ends the daemon as `bulkhead daemon stop` does.
     pub fn stop(&mut self) -> Result<()> {
-        self.post("/bulkhead/shutdown", &json!({ "force": true }))?.expect(204)?;
+        self.post("/bulkhead/shutdown", &json!({ "force": true }))?
+            .expect(204)?;
         if let Some(mut process) = self.process.take() {
             let status = process.wait()?;
             ensure!(status.success(), "the daemon: {status}: {}", self.log());
