@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{choose_subnet, mac_of, overlap};
 use crate::link::{Link, LinkChange, Routing};
-use crate::name::{BRIDGE_PREFIX, Instance, device_group, table_name};
+use crate::name::{BRIDGE_PREFIX, Instance, bridge_of_table, device_group, table_name};
 use crate::{firewall, nftables, sysctl};
 
 /// A network that the engine wants on the host.
@@ -63,6 +63,7 @@ pub fn ensure(spec: &NetworkSpec) -> Result<()> {
         Some(link) => link,
         None => {
             check_subnet_is_free(&mut routing, spec)?;
+            remove_dead_tables(&mut routing)?;
             match routing.add_bridge(&spec.bridge, mac_of(spec.gateway), spec.mtu) {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
                 other => other.map_err(failed("create"))?,
@@ -84,6 +85,27 @@ pub fn ensure(spec: &NetworkSpec) -> Result<()> {
     )?;
     nftables::ensure(spec)?;
     firewall::ensure(&spec.bridge)
+}
+
+/// Removes tables of ours whose bridge is gone: what a killed instance left behind after its bridge
+/// was deleted by hand would drop the traffic of the next network with its subnet.
+fn remove_dead_tables(routing: &mut Routing) -> Result<()> {
+    // Tables first: a network gets its bridge before its table and loses it after, so that a
+    // table seen here without a bridge seen later belongs to none.
+    let tables = nftables::list_tables()?;
+    let links = routing
+        .links()
+        .map_err(|error| Error::host("list the host's network devices").with_source(error))?;
+    for table in tables {
+        let Some(bridge) = bridge_of_table(&table) else {
+            continue;
+        };
+        if !links.iter().any(|link| link.name == bridge) {
+            firewall::remove(&bridge)?;
+            nftables::remove(&table)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the network with this bridge away: devices on it, bridge, table, and the rules for

@@ -54,6 +54,14 @@ pub(crate) fn device_group(bridge: &str) -> u32 {
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]).max(1)
 }
 
+/// The bridge that goes with an nftables table; `None` if the table is none of ours.
+pub(crate) fn bridge_of_table(table: &str) -> Option<String> {
+    let suffix = table.strip_prefix(TABLE_PREFIX)?;
+    let ours = suffix.len() == INSTANCE_DIGITS + NETWORK_DIGITS
+        && suffix.bytes().all(|byte| byte.is_ascii_hexdigit());
+    ours.then(|| format!("{BRIDGE_PREFIX}{suffix}"))
+}
+
 /// The host's device (veth end or TAP) of a sandbox's endpoint number `index`: at most 15 bytes.
 pub fn host_device_name(sandbox_id: &str, index: usize) -> String {
     let mut name = format!("bhe{}", digits(sandbox_id.as_bytes(), 10));

@@ -111,6 +111,35 @@ fn leftovers_are_found_by_their_instance() {
 }
 
 #[test]
+fn a_table_without_its_bridge_does_not_outlive_the_next_network() {
+    on_fresh_host(|| {
+        let living = made("living", "10.210.1.0/24");
+        let dead = made("dead", "10.210.0.0/24");
+        let link = open_routing().unwrap().link(&dead.bridge).unwrap().unwrap();
+        open_routing().unwrap().delete_link(link.index).unwrap();
+        // A table of somebody else's whose name begins like ours.
+        super::nft(&["add", "table", "ip", "bulkhead_notes"]);
+        let next = made("next", "10.210.0.0/24");
+        let mut tables = crate::nftables::list_tables().unwrap();
+        tables.sort();
+        let mut expected = vec![
+            crate::name::table_name(&living.bridge),
+            crate::name::table_name(&next.bridge),
+            "bulkhead_notes".to_owned(),
+        ];
+        expected.sort();
+        assert_eq!(tables, expected);
+        let (first, _) = container(&next, 2);
+        let (second, address) = container(&next, 3);
+        second.serve(80, "second");
+        assert_eq!(
+            first.call(address, 80).as_deref(),
+            Some("second 10.210.0.2")
+        );
+    });
+}
+
+#[test]
 fn a_device_of_others_survives_in_our_group() {
     on_fresh_host(|| {
         let network = made("a", "10.210.0.0/24");
