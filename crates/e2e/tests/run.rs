@@ -161,7 +161,7 @@ impl Runner<'_> {
         )?;
         let said = self.said(&["-v", "memory:/data"], &["cat", "/data/file"])?;
         ensure!(said == "kept\n", "{said:?}");
-        Ok(())
+        self.instance.run(&["volume", "rm", "memory"]).map(drop)
     }
 
     fn no_network(&self) -> Result<()> {

@@ -26,6 +26,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::console::Log;
 use crate::monitor::{Control, Machine, Monitor, Running};
 
+/// How long a monitor whose channel has closed may take to say why and to end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// What a process that was killed with its guest ended with.
 const KILLED: ExitStatus = ExitStatus {
     code: 137,
@@ -325,6 +328,9 @@ impl Loop {
             configuration: Box::new(configuration),
         });
         let result = self.serve(stdin);
+        if result.is_err() {
+            self.wait_for_monitors_end();
+        }
         // Nothing that the monitor said before its end is lost.
         let _ = self.process.kill();
         let status = self.process.wait();
@@ -344,6 +350,14 @@ impl Loop {
             .1
             .append(format!("bulkhead: {reason}\n").as_bytes());
         self.shared.change(|state| state.ended = Some(reason));
+    }
+
+    /// Lets a monitor that is ending by itself end, so that its own words and status tell why.
+    fn wait_for_monitors_end(&mut self) {
+        let deadline = Instant::now() + LAST_WORDS;
+        while Instant::now() < deadline && matches!(self.process.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn describe_death(
