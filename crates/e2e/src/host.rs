@@ -3,13 +3,65 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// Everything on the host that may be Bulkhead's, each as one line that names it.
-///
-/// Other instances may run on the same host, so what counts is the difference of two readings.
+/// The names by which an instance's objects on the host are told from another's.
+#[derive(Debug, Clone)]
+pub struct Names {
+    root: String,
+    digits: String,
+}
+
+impl Names {
+    /// Of the instance with this `--root`.
+    ///
+    /// # Errors
+    /// `sha256sum` cannot be run.
+    pub fn of(root: &Path) -> Result<Self> {
+        use std::io::Write;
+        let mut program = Command::new("sha256sum")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run sha256sum")?;
+        let mut stdin = program.stdin.take().context("no stdin")?;
+        stdin.write_all(root.join("lib").as_os_str().as_encoded_bytes())?;
+        drop(stdin);
+        let output = program.wait_with_output()?;
+        let digits = String::from_utf8_lossy(&output.stdout)
+            .chars()
+            .take(5)
+            .collect();
+        let root = root.display().to_string();
+        Ok(Self { root, digits })
+    }
+
+    /// Whether a line is of a network, not of a sandbox on it.
+    pub fn is_of_network(&self, line: &str) -> bool {
+        line.contains(&self.bridge()) || line.contains(&format!("bulkhead_{}", self.digits))
+    }
+
+    fn bridge(&self) -> String {
+        format!("bh-{}", self.digits)
+    }
+
+    fn is_ours(&self, line: &str) -> bool {
+        if line.contains(&self.root) {
+            return true;
+        }
+        if let Some(device) = line.strip_prefix("network device bhe") {
+            // A sandbox's end of a cable is named by its sandbox.
+            let bridge = fs::read_link(format!("/sys/class/net/bhe{device}/master"));
+            return bridge.is_ok_and(|bridge| bridge.to_string_lossy().contains(&self.bridge()));
+        }
+        self.is_of_network(line) || line.contains(&format!("bulkhead-{}", self.digits))
+    }
+}
+
+/// Everything on the host that is an instance's, each as one line that names it; read twice, so
+/// that what counts is the difference.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostState(BTreeSet<String>);
 
@@ -26,6 +78,8 @@ impl HostState {
         mounts(root, &mut lines)?;
         cgroups(Path::new("/sys/fs/cgroup"), 6, false, &mut lines);
         processes_by_cgroup(&mut lines)?;
+        let names = Names::of(root)?;
+        lines.retain(|line| names.is_ours(line));
         Ok(Self(lines))
     }
 
@@ -133,9 +187,13 @@ fn cgroups(directory: &Path, depth: usize, inside: bool, lines: &mut BTreeSet<St
 fn processes_by_cgroup(lines: &mut BTreeSet<String>) -> Result<()> {
     for pid in pids()? {
         let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
-        if read("cgroup").is_ok_and(|cgroup| cgroup.contains("bulkhead")) {
+        let cgroups = read("cgroup").unwrap_or_default();
+        if let Some(cgroup) = cgroups.lines().find(|line| line.contains("bulkhead")) {
             let name = read("comm").unwrap_or_default();
-            lines.insert(format!("process {pid} in a cgroup: {}", name.trim()));
+            lines.insert(format!(
+                "process {pid} ({}) in cgroup {cgroup}",
+                name.trim()
+            ));
         }
     }
     Ok(())

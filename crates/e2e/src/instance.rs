@@ -209,19 +209,7 @@ impl Instance {
         Ok(left)
     }
 
-    /// The bridges that the daemon says are its own.
-    fn bridges(&self) -> Vec<String> {
-        let networks = self.api("/networks").unwrap_or_default();
-        let networks = networks.as_array().into_iter().flatten();
-        let name = |network: &Value| {
-            let name = network["Options"]["com.docker.network.bridge.name"].as_str()?;
-            Some(name.to_owned())
-        };
-        networks.filter_map(name).collect()
-    }
-
     fn end(&self) -> Result<()> {
-        let bridges = self.bridges();
         if self.socket().exists() {
             let _ = self.attempt(&["down", "-v", "--remove-orphans"]);
             let _ = self.attempt(&["daemon", "stop", "--force"]);
@@ -233,10 +221,7 @@ impl Instance {
         for line in HostState::of_sandboxes(self.root())?.since(&self.before) {
             if let Some(target) = line.strip_prefix("mount ") {
                 let _ = Command::new("umount").args(["--lazy", target]).status();
-            } else if let Some(device) = line.strip_prefix("network device ")
-                // Another instance's are not ours to delete.
-                && bridges.iter().any(|bridge| bridge == device)
-            {
+            } else if let Some(device) = line.strip_prefix("network device ") {
                 let _ = Command::new("ip")
                     .args(["link", "delete", device])
                     .stderr(Stdio::null())

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use bulkhead_e2e::host::{self, HostState};
+use bulkhead_e2e::host::{self, HostState, Names};
 use bulkhead_e2e::http::{Request, Response};
 use bulkhead_e2e::instance::free_address;
 use serde_json::{Value, json};
@@ -26,8 +26,7 @@ pub struct Daemon {
     pub gateway: SocketAddr,
     process: Option<Child>,
     before: HostState,
-    /// By which the names of this instance's bridges, tables and cgroups are told from others'.
-    digits: String,
+    names: Names,
 }
 
 impl Daemon {
@@ -50,14 +49,14 @@ impl Daemon {
             .tempdir_in("/var/tmp")?;
         let before = HostState::of_everything(root.path())?;
         let gateway = free_address()?;
-        let digits = digits(&root.path().join("lib"))?;
+        let names = Names::of(root.path())?;
         let mut daemon = Self {
             binary,
             root,
             gateway,
             process: None,
             before,
-            digits,
+            names,
         };
         daemon.start()?;
         daemon.import_image()?;
@@ -300,7 +299,6 @@ impl Daemon {
     pub fn finish(mut self) -> Result<()> {
         self.stop()?;
         let mut left = HostState::of_everything(self.root())?.since(&self.before);
-        left.retain(|line| self.is_ours(line));
         for directory in ["run", "lib/sandboxes", "lib/volumes", "lib/builds"] {
             for entry in fs::read_dir(self.root().join(directory))
                 .into_iter()
@@ -312,30 +310,6 @@ impl Daemon {
         }
         ensure!(left.is_empty(), "left behind: {left:#?}\n{}", self.log());
         Ok(())
-    }
-
-    /// Whether a line about the host tells of this instance: others run beside it.
-    fn is_ours(&self, line: &str) -> bool {
-        let root = self.root().display().to_string();
-        if line.contains(&root) {
-            return true;
-        }
-        if let Some(device) = line.strip_prefix("network device bhe") {
-            // A sandbox's end of a cable is named by its sandbox.
-            let bridge = fs::read_link(format!("/sys/class/net/bhe{device}/master"));
-            return bridge.is_ok_and(|bridge| bridge.to_string_lossy().contains(&self.bridge()));
-        }
-        [
-            self.bridge(),
-            format!("bulkhead_{}", self.digits),
-            format!("bulkhead-{}", self.digits),
-        ]
-        .iter()
-        .any(|name| line.contains(name))
-    }
-
-    fn bridge(&self) -> String {
-        format!("bh-{}", self.digits)
     }
 
     /// What sandboxes have left on the host, with the networks' own devices and tables left out.
@@ -354,11 +328,7 @@ impl Daemon {
 
     fn left_of_sandboxes_now(&self) -> Result<Vec<String>> {
         let mut left = HostState::of_sandboxes(self.root())?.since(&self.before);
-        left.retain(|line| {
-            let of_network = line.contains(&self.bridge())
-                || line.contains(&format!("bulkhead_{}", self.digits));
-            self.is_ours(line) && !of_network
-        });
+        left.retain(|line| !self.names.is_of_network(line));
         for directory in ["run/sandboxes", "lib/sandboxes"] {
             for entry in fs::read_dir(self.root().join(directory))
                 .into_iter()
@@ -370,23 +340,6 @@ impl Daemon {
         }
         Ok(left)
     }
-}
-
-/// The beginning of the names on the host of the instance with this state directory.
-fn digits(state: &Path) -> Result<String> {
-    use std::io::Write;
-    let mut program = Command::new("sha256sum")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut stdin = program.stdin.take().context("no stdin")?;
-    stdin.write_all(state.as_os_str().as_encoded_bytes())?;
-    drop(stdin);
-    let output = program.wait_with_output()?;
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .chars()
-        .take(5)
-        .collect())
 }
 
 impl Drop for Daemon {
@@ -410,7 +363,7 @@ impl Drop for Daemon {
         let left = HostState::of_sandboxes(self.root())
             .unwrap_or_default()
             .since(&self.before);
-        for line in left.iter().filter(|line| self.is_ours(line)) {
+        for line in &left {
             let mut command = match line.split_once(' ') {
                 Some(("network", device)) => {
                     let mut command = Command::new("ip");
