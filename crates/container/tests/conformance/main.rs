@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Some(argument) if argument == "container-init" => {
             return bulkhead_container::init_main(arguments);
         }
+        Some(argument) if argument == "oci" => return bulkhead_container::oci_main(arguments),
         Some(argument) if argument == "hold" => return host::hold(arguments),
         _ => {}
     }
