@@ -92,7 +92,9 @@ impl Session {
     }
 
     fn resize(&self) {
-        if let Ok(size) = tcgetwinsize(rustix::stdio::stdin()) {
+        if let Ok(size) = tcgetwinsize(rustix::stdio::stdin())
+            && size.ws_row > 0
+        {
             let _ = tcsetwinsize(self.master.as_fd(), size);
         }
     }

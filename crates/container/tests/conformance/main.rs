@@ -2,10 +2,13 @@
 //!
 //! The test binary is its own helper: run with `container-init` it becomes one.
 
+mod bundle;
+mod schema;
 mod support;
 
 mod host;
 mod isolation;
+mod oci;
 mod settings;
 
 use std::process::ExitCode;
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ("isolation", isolation::SCENARIOS),
         ("settings", settings::SCENARIOS),
         ("host", host::SCENARIOS),
+        ("oci", oci::SCENARIOS),
     ];
     let own = own.into_iter().flat_map(|(group, scenarios)| {
         scenarios.iter().map(move |(name, scenario)| {
