@@ -5,6 +5,7 @@
 //! runtime has put it into its cgroup and then goes on as [`create`] or [`exec`].
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -42,6 +43,12 @@ fn run(channel: &Channel) -> Result<()> {
     let Some((task, mut descriptors)) = channel.receive::<Task>()? else {
         return Err(Error::channel("the runtime ended before it gave a task"));
     };
+    // Before namespaces are joined, in which the host's groups cannot be seen.
+    let groups = match &task {
+        Task::OciCreate(create) => oci::open_groups(&create.tasks_files)?,
+        Task::OciExec(exec) => oci::open_groups(&exec.tasks_files)?,
+        Task::Create(_) | Task::Exec(_) => Vec::new(),
+    };
     let flags = match &task {
         Task::Create(create) => namespaces::clone_flags(&create.spec.network),
         Task::OciCreate(create) => oci::enter_namespaces(create)?,
@@ -66,7 +73,7 @@ fn run(channel: &Channel) -> Result<()> {
     if let Some(pid) = cloned {
         return channel.send(&Report::Cloned(pid), &[]);
     }
-    let Err(error) = continue_in_container(channel, task, descriptors);
+    let Err(error) = continue_in_container(channel, task, descriptors, groups);
     let _ = channel.send(&Report::Failed(error.into()), &[]);
     sys::exit_now(1)
 }
@@ -75,6 +82,7 @@ fn continue_in_container(
     channel: &Channel,
     task: Task,
     descriptors: Vec<OwnedFd>,
+    groups: Vec<File>,
 ) -> Result<std::convert::Infallible> {
     // An OCI container outlives its runtime.
     if matches!(task, Task::Create(_) | Task::Exec(_)) {
@@ -82,6 +90,7 @@ fn continue_in_container(
         sys::set_parent_death_signal(libc::SIGKILL).host(|| "set the death signal".into())?;
     }
     channel.await_order()?;
+    oci::join_groups(groups)?;
     let channel_copy = channel
         .as_fd()
         .try_clone_to_owned()

@@ -69,6 +69,18 @@ impl Cgroup {
         matches!(self.layout, Layout::Unified(_))
     }
 
+    /// The files by which a thread moves itself into the group on v1; none on v2, where a process
+    /// is put there by [`Self::add_process`].
+    pub(crate) fn tasks_files(&self) -> Vec<PathBuf> {
+        if self.is_v2() {
+            return Vec::new();
+        }
+        let directories = self.directories.iter();
+        directories
+            .map(|directory| directory.path.join("tasks"))
+            .collect()
+    }
+
     /// Makes the group, or takes it as it is if no process is in it.
     pub(crate) fn make_at_path(&self) -> Result<()> {
         let occupied = self.processes().len();

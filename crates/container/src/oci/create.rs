@@ -186,6 +186,7 @@ pub(super) fn create(
         workload,
         cgroup: group.directories().to_vec(),
         cgroup_v2: group.is_v2(),
+        tasks_files: group.tasks_files(),
     };
     let made = group
         .set_device_rules(&devices)
@@ -247,13 +248,17 @@ fn lead(
     group: &Cgroup,
     pauses: bool,
 ) -> Result<Option<OwnedFd>> {
-    group.add_process(pid)?;
+    if group.is_v2() {
+        group.add_process(pid)?;
+    }
     container.record.pid = pid;
     container.record.start_time = container::start_time(pid)
         .ok_or_else(|| Error::host("the container's process died before its set-up"))?;
     channel.send(&Order::Go, &[])?;
     if pauses {
         ready(channel)?;
+        // Hooks may ask for the state.
+        container.save()?;
         let state = |status| container.state(status).to_json();
         hooks::run(
             "prestart",

@@ -87,14 +87,20 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let task = Task::OciExec(Box::new(ExecTask {
         workload,
         namespaces: container.record.namespaces,
+        tasks_files: group.tasks_files(),
     }));
     let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &borrowed)?;
     let started = || -> Result<Option<OwnedFd>> {
-        group.add_process(pid)?;
+        if group.is_v2() {
+            group.add_process(pid)?;
+        }
         channel.send(&Order::Go, &[])?;
         let kept = terminal::deliver(ready(&channel)?.pop(), socket.as_deref())?;
         if let Some(path) = path(&arguments, "pid-file") {
             write_pid_file(&path, pid)?;
+        }
+        if !detached {
+            foreground::hold_signals();
         }
         channel.send(&Order::Start, &[])?;
         channel.report()?;

@@ -12,10 +12,14 @@ use rustix::termios::{
 use crate::failure::Context;
 use crate::sys;
 
-/// Waits for a child process; its exit code, 128 plus the signal if one ended it.
-pub(super) fn wait(pid: u32, terminal: Option<OwnedFd>) -> Result<u8> {
-    // Before the threads, which inherit it: all signals are ours to pass on.
+/// Keeps signals for [`wait`]; to be called before the process runs, so that none comes between.
+pub(super) fn hold_signals() {
     sys::block_signals();
+}
+
+/// Waits for a child process; its exit code, 128 plus the signal if one ended it.
+/// Legal after [`hold_signals`], which the threads inherit.
+pub(super) fn wait(pid: u32, terminal: Option<OwnedFd>) -> Result<u8> {
     let session = terminal.map(Session::start).transpose()?;
     let code = loop {
         if let Some((_, status)) =

@@ -47,7 +47,9 @@ use crate::sys;
 
 use arguments::{Arguments, Flag, flag, option};
 
-pub(crate) use setup::{CreateTask, ExecTask, enter_namespaces, set_up, set_up_exec};
+pub(crate) use setup::{
+    CreateTask, ExecTask, enter_namespaces, join_groups, open_groups, set_up, set_up_exec,
+};
 
 /// The options before the verb.
 #[derive(Debug)]

@@ -13,6 +13,9 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let created = create::create(global, arguments.only_container()?, &options, detached)?;
     drop(options);
     let container = created.container;
+    if !detached {
+        foreground::hold_signals();
+    }
     if let Err(error) = start::start(&container) {
         // The first failure is the one to tell about.
         let _ = delete::destroy(&container);

@@ -5,9 +5,11 @@
 //! by descriptor, and until the root is changed the host's paths are the host's.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use bulkhead_model::{Error, Result};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
@@ -37,6 +39,7 @@ pub(crate) struct CreateTask {
     /// The container's group, as the host sees it.
     pub(super) cgroup: Vec<Directory>,
     pub(super) cgroup_v2: bool,
+    pub(crate) tasks_files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +47,27 @@ pub(crate) struct ExecTask {
     pub(super) workload: Workload,
     /// `CLONE_*` flags of what is joined.
     pub(crate) namespaces: i32,
+    pub(crate) tasks_files: Vec<PathBuf>,
+}
+
+/// Opens the files by which the new process joins its groups of v1.
+pub(crate) fn open_groups(tasks_files: &[PathBuf]) -> Result<Vec<File>> {
+    let open = |path: &PathBuf| {
+        let opened = File::options().write(true).open(path);
+        opened.host(|| format!("open {}", path.display()))
+    };
+    tasks_files.iter().map(open).collect()
+}
+
+/// Joins them, as a thread that moves itself: for any other move the kernel waits until every
+/// CPU has passed through a quiet state, which is 5 to 10 ms (`cgroup_procs_write_start`).
+pub(crate) fn join_groups(groups: Vec<File>) -> Result<()> {
+    for mut group in groups {
+        group
+            .write_all(b"0")
+            .host(|| "join the container's control group".into())?;
+    }
+    Ok(())
 }
 
 /// Joins the namespaces that exist, and gives the flags for the clone that makes the others.
