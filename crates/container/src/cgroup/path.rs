@@ -26,6 +26,11 @@ impl Cgroup {
                 "linux.cgroupsPath: '{path}' contains '..'"
             )));
         }
+        if path.trim_matches('/').is_empty() {
+            return Err(Error::invalid(
+                "linux.cgroupsPath: '/' is the group of the whole host",
+            ));
+        }
         let layout = Layout::detect()?;
         let own =
             fs::read_to_string("/proc/self/cgroup").host(|| "read /proc/self/cgroup".into())?;
@@ -83,12 +88,18 @@ impl Cgroup {
 
     /// Makes the group, or takes it as it is if no process is in it.
     pub(crate) fn make_at_path(&self) -> Result<()> {
-        let occupied = self.processes().len();
-        if occupied > 0 {
-            return Err(Error::conflict(format!(
-                "the container's cgroup {} is not empty: {occupied} processes are in it",
-                self.directories[0].path.display()
-            )));
+        for directory in &self.directories {
+            // In any hierarchy: what is in there would be killed with the container.
+            let occupied = files::descendants(&directory.path).iter().any(|path| {
+                let processes = fs::read_to_string(path.join("cgroup.procs"));
+                processes.is_ok_and(|text| !text.trim().is_empty())
+            });
+            if occupied {
+                return Err(Error::conflict(format!(
+                    "linux.cgroupsPath: the cgroup {} is not empty: processes are in it",
+                    directory.path.display()
+                )));
+            }
         }
         for (directory, hierarchy) in self.directories.iter().zip(self.layout.hierarchies()) {
             let below = directory

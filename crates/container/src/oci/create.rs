@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use bulkhead_model::{Error, Result};
+use bulkhead_model::{Error, ErrorKind, Result};
 
 use crate::cgroup::Cgroup;
 use crate::channel::{Channel, Order, Report};
@@ -177,7 +177,10 @@ pub(super) fn create(
         },
     )?;
     if let Err(error) = group.make_at_path() {
-        // It may be another's.
+        if error.kind() != ErrorKind::Conflict {
+            // Then no process is in what has been made of it.
+            let _ = group.remove();
+        }
         container.remove();
         return Err(error);
     }

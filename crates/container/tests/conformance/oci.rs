@@ -31,6 +31,7 @@ pub const SCENARIOS: &[HostScenario] = &[
         "a_second_create_of_one_id_says_that_it_exists",
         second_create,
     ),
+    ("a_cgroup_with_processes_is_not_taken", occupied_cgroup),
     (
         "a_command_that_is_missing_fails_the_create",
         missing_command,
@@ -483,6 +484,20 @@ fn second_create(host: &Host) {
         .detached(&["run", &bundle.id])
         .refused("already exists");
     assert_eq!(bundle.status(), "running");
+}
+
+fn occupied_cgroup(host: &Host) {
+    let first = Bundle::new(host, &["sleep", "1000"]);
+    first.start();
+    let mut second = Bundle::new(host, &["true"]);
+    second.config["linux"]["cgroupsPath"] = first.config["linux"]["cgroupsPath"].clone();
+    second.play().refused("is not empty");
+    assert_eq!(first.status(), "running");
+    second.config["linux"]["cgroupsPath"] = json!("/");
+    second.play().refused("linux.cgroupsPath");
+    second.config["linux"]["cgroupsPath"] = json!("/x/../..");
+    second.play().refused("linux.cgroupsPath");
+    assert!(!second.root.join(&second.id).exists(), "the state is left");
 }
 
 fn missing_command(host: &Host) {
