@@ -159,10 +159,14 @@ impl Bundle {
 impl Drop for Bundle {
     fn drop(&mut self) {
         let _ = self.command(&["delete", "--force", &self.id]).output();
-        for hierarchy in bundle_hierarchies() {
-            // While another test's group is in there, it stays.
-            let _ = fs::remove_dir(hierarchy.join(cgroup_parent()));
-        }
+        remove_cgroup_parent();
+    }
+}
+
+/// Removes the group of all of this run's groups; while another test's is in there, it stays.
+pub fn remove_cgroup_parent() {
+    for hierarchy in bundle_hierarchies() {
+        let _ = fs::remove_dir(hierarchy.join(cgroup_parent()));
     }
 }
 

@@ -9,6 +9,7 @@ mod support;
 mod host;
 mod isolation;
 mod oci;
+mod oci_config;
 mod settings;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ("settings", settings::SCENARIOS),
         ("host", host::SCENARIOS),
         ("oci", oci::SCENARIOS),
+        ("oci_config", oci_config::SCENARIOS),
     ];
     let own = own.into_iter().flat_map(|(group, scenarios)| {
         scenarios.iter().map(move |(name, scenario)| {
