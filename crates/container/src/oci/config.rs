@@ -255,9 +255,8 @@ pub(super) struct Memory {
     pub(super) limit: Option<i64>,
     pub(super) reservation: Option<i64>,
     pub(super) swap: Option<i64>,
-    /// Deprecated, and without effect since Linux 5.4.
-    #[serde(rename = "kernel")]
-    pub(super) _kernel: Option<i64>,
+    /// Deprecated: kernels from 5.16 on do not have it.
+    pub(super) kernel: Option<i64>,
     #[serde(rename = "kernelTCP")]
     pub(super) kernel_tcp: Option<i64>,
     pub(super) swappiness: Option<u64>,

@@ -303,6 +303,13 @@ fn devices_of(devices: &[Device]) -> Result<Vec<Device>> {
                 device.kind
             )));
         }
+        for (name, number) in [("major", device.major), ("minor", device.minor)] {
+            if u32::try_from(number).is_err() {
+                return Err(Error::invalid(format!(
+                    "{field}.{name}: {number} is no device number"
+                )));
+            }
+        }
         if !device.path.starts_with('/') {
             return Err(Error::invalid(format!(
                 "{field}.path: '{}' is not absolute",

@@ -220,6 +220,11 @@ impl List {
             let file = ("memory.soft_limit_in_bytes", None);
             self.either("memory.reservation", "memory", file, reservation)?;
         }
+        if memory.kernel.is_some_and(|limit| limit > 0) {
+            return Err(Error::unsupported(
+                "linux.resources.memory.kernel: the kernel has no such limit any more: leave it out",
+            ));
+        }
         let file = ("memory.kmem.tcp.limit_in_bytes", None);
         let kernel_tcp = memory.kernel_tcp.filter(|&limit| limit != 0);
         self.either("memory.kernelTCP", "memory", file, kernel_tcp)?;
@@ -228,7 +233,7 @@ impl List {
             "memory",
             ("memory.swappiness", None),
             // Docker writes the largest number for "not set".
-            memory.swappiness.filter(|&value| value <= 200),
+            memory.swappiness.filter(|&value| value != u64::MAX),
         )?;
         let disabled = memory.disable_oom_killer.unwrap_or(false).then_some(1);
         self.either(

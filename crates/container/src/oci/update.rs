@@ -44,6 +44,11 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
         Some(path) => read(path)?,
         None => of_flags(&arguments)?,
     };
+    if !resources.devices.is_empty() {
+        return Err(Error::unsupported(
+            "linux.resources.devices: the device policy of a running container cannot be changed",
+        ));
+    }
     let group = container.cgroup()?;
     let mut settings = resources::settings(&resources, group.is_v2())?;
     // v1 holds memory ≤ memory + swap at every step: the one that makes room goes first.
@@ -58,13 +63,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
             settings.swap(limit, total);
         }
     }
-    group.apply(&settings)?;
-    if !resources.devices.is_empty() {
-        return Err(Error::unsupported(
-            "linux.resources.devices: the device policy of a running container cannot be changed",
-        ));
-    }
-    Ok(())
+    group.apply(&settings)
 }
 
 fn read(path: &str) -> Result<Resources> {
