@@ -36,6 +36,7 @@ pub fn dispatch() -> Option<ExitCode> {
 fn program(name: &str, arguments: Vec<OsString>) -> Option<ExitCode> {
     match name {
         "supervisor" => Some(bulkhead_supervisor::main(arguments)),
+        "oci" => Some(bulkhead_container::oci_main(arguments)),
         "container-init" => Some(bulkhead_container::init_main(arguments)),
         "microvm-launch" => Some(bulkhead_microvm::monitor_main(as_text(arguments)?)),
         "dataplane" => Some(bulkhead_daemon::dataplane::main(arguments)),

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
-use bulkhead_model::{Backend, Error, Kind, Result, Sandbox, SandboxSpec};
+use bulkhead_model::{Backend, Error, Kind, NetworkMode, Result, Sandbox, SandboxSpec};
 
 use crate::cgroup::Cgroup;
 use crate::config::{CreateTask, Task, Workload};
@@ -68,7 +68,7 @@ impl Backend for ContainerBackend {
             return Err(Error::invalid("a container takes no TAP devices"));
         }
         check_identifier(&spec.id)?;
-        namespaces::check_sysctls(&spec.sysctls, &spec.network)?;
+        namespaces::check_sysctls(&spec.sysctls, spec.network != NetworkMode::Host)?;
         let workload = Workload::new(
             &spec.process,
             &spec.security,

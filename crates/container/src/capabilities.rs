@@ -1,12 +1,13 @@
 //! Capability sets: names, Docker's default set, and what `add` and `drop` make of it.
 
 use bulkhead_model::{Error, Result, Security};
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Context;
 use crate::sys;
 
 /// In the order of their numbers (`linux/capability.h`).
-const NAMES: [&str; 41] = [
+pub(crate) const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
@@ -111,11 +112,55 @@ impl CapabilitySet {
         Ok(Self(base & !drop | add))
     }
 
-    /// Takes from the process what is not in the set, for good: the bounding set first, as this
+    /// The capabilities of these names, with or without `CAP_`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that is no capability, `Unsupported` for one that this process
+    /// does not have itself.
+    pub(crate) fn named(names: &[String], available: Self) -> Result<Self> {
+        let (all, bits) = parse(names)?;
+        if all {
+            return Ok(available);
+        }
+        let missing = bits & !available.0;
+        if missing != 0 {
+            return Err(Error::unsupported(format!(
+                "CAP_{} is not available to Bulkhead itself on this host",
+                NAMES[missing.trailing_zeros() as usize]
+            )));
+        }
+        Ok(Self(bits))
+    }
+}
+
+/// The five sets of a process (capabilities(7)).
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct CapabilitySets {
+    pub(crate) bounding: u64,
+    pub(crate) effective: u64,
+    pub(crate) permitted: u64,
+    pub(crate) inheritable: u64,
+    pub(crate) ambient: u64,
+}
+
+impl From<CapabilitySet> for CapabilitySets {
+    /// Nothing is inheritable or ambient (CVE-2022-27650).
+    fn from(set: CapabilitySet) -> Self {
+        Self {
+            bounding: set.0,
+            effective: set.0,
+            permitted: set.0,
+            ..Self::default()
+        }
+    }
+}
+
+impl CapabilitySets {
+    /// Takes from the process what is not in the bounding set, for good; first of all, as this
     /// needs `SETPCAP`. To be followed by [`Self::apply`] as the final user.
-    pub(crate) fn limit_bounding(self) -> std::io::Result<()> {
+    pub(crate) fn limit_bounding(&self) -> std::io::Result<()> {
         for number in 0..64 {
-            if self.0 & (1 << number) == 0 {
+            if self.bounding & (1 << number) == 0 {
                 match sys::drop_bounding_capability(number) {
                     // The kernel has no capability of that number, nor any above.
                     Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
@@ -126,10 +171,13 @@ impl CapabilitySet {
         Ok(())
     }
 
-    /// Makes the set the effective and permitted one; nothing is inheritable or ambient.
-    pub(crate) fn apply(self) -> std::io::Result<()> {
+    pub(crate) fn apply(&self) -> std::io::Result<()> {
         sys::clear_ambient_capabilities()?;
-        sys::set_capabilities(self.0)
+        sys::set_capabilities(self.effective, self.permitted, self.inheritable)?;
+        for number in (0..64).filter(|number| self.ambient & (1 << number) != 0) {
+            sys::raise_ambient_capability(number)?;
+        }
+        Ok(())
     }
 }
 

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::failure::{Context, Failure};
 
 /// More descriptors than any message of ours carries.
-const MAXIMUM_DESCRIPTORS: usize = 8;
+const MAXIMUM_DESCRIPTORS: usize = 250;
 /// A message is a specification at most; its largest parts are bounded by `execve(2)` itself.
 const MAXIMUM_MESSAGE: u32 = 16 << 20;
 
@@ -45,6 +45,8 @@ pub(crate) enum Report {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
     Go,
+    /// The runtime's hooks have run; the state for the container's own.
+    Hooks(String),
     Start,
 }
 

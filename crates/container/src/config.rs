@@ -5,7 +5,8 @@ use std::ffi::CString;
 use bulkhead_model::{Error, ProcessSpec, Resources, Result, SandboxSpec, Security};
 use serde::{Deserialize, Serialize};
 
-use crate::capabilities::CapabilitySet;
+use crate::capabilities::{CapabilitySet, CapabilitySets};
+use crate::oci::{CreateTask as OciCreate, ExecTask as OciExec};
 use crate::seccomp::{self, Filter};
 
 /// The first message to a helper.
@@ -14,6 +15,10 @@ pub(crate) enum Task {
     Create(Box<CreateTask>),
     /// A process in the container whose init is behind the fourth descriptor.
     Exec(Box<Workload>),
+    /// The init of an OCI container.
+    OciCreate(Box<OciCreate>),
+    /// A process in the OCI container whose init is behind the last descriptor.
+    OciExec(Box<OciExec>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,13 +33,28 @@ pub(crate) struct CreateTask {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Workload {
     pub(crate) process: ProcessSpec,
-    pub(crate) capabilities: u64,
+    /// In place of `process.user`, which is looked up in the container's files.
+    pub(crate) user: Option<Identity>,
+    pub(crate) capabilities: CapabilitySets,
     pub(crate) no_new_privileges: bool,
     pub(crate) filter: Option<Filter>,
     pub(crate) limits: Vec<Limit>,
     pub(crate) oom_score_adj: Option<i32>,
     /// A minimal init of ours stays as its parent.
     pub(crate) init: bool,
+    pub(crate) umask: u32,
+    /// It is killed when its parent ends.
+    pub(crate) tied: bool,
+    /// It gets a session keyring of its own.
+    pub(crate) new_keyring: bool,
+}
+
+/// A user by numbers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
 }
 
 /// One resource limit, by its number.
@@ -61,17 +81,21 @@ impl Workload {
         let capabilities = CapabilitySet::of(&security, CapabilitySet::available()?)?;
         Ok(Self {
             process: process.clone(),
-            capabilities: capabilities.0,
+            user: None,
+            capabilities: capabilities.into(),
             no_new_privileges: security.no_new_privileges && !security.privileged,
             filter: seccomp::filter(&security, capabilities)?,
             limits: limits(resources)?,
             oom_score_adj: resources.oom_score_adj,
             init,
+            umask: 0o022,
+            tied: true,
+            new_keyring: true,
         })
     }
 }
 
-fn check_strings(process: &ProcessSpec) -> Result<()> {
+pub(crate) fn check_strings(process: &ProcessSpec) -> Result<()> {
     if process.args.first().is_none_or(String::is_empty) {
         return Err(Error::new(
             bulkhead_model::ErrorKind::CommandNotFound,
@@ -97,25 +121,27 @@ fn check_strings(process: &ProcessSpec) -> Result<()> {
     Ok(())
 }
 
+/// The resource limits of setrlimit(2), by name.
+pub(crate) const RESOURCES: [(&str, u32); 16] = [
+    ("cpu", 0),
+    ("fsize", 1),
+    ("data", 2),
+    ("stack", 3),
+    ("core", 4),
+    ("rss", 5),
+    ("nproc", 6),
+    ("nofile", 7),
+    ("memlock", 8),
+    ("as", 9),
+    ("locks", 10),
+    ("sigpending", 11),
+    ("msgqueue", 12),
+    ("nice", 13),
+    ("rtprio", 14),
+    ("rttime", 15),
+];
+
 fn limits(resources: &Resources) -> Result<Vec<Limit>> {
-    const RESOURCES: [(&str, u32); 16] = [
-        ("cpu", 0),
-        ("fsize", 1),
-        ("data", 2),
-        ("stack", 3),
-        ("core", 4),
-        ("rss", 5),
-        ("nproc", 6),
-        ("nofile", 7),
-        ("memlock", 8),
-        ("as", 9),
-        ("locks", 10),
-        ("sigpending", 11),
-        ("msgqueue", 12),
-        ("nice", 13),
-        ("rtprio", 14),
-        ("rttime", 15),
-    ];
     let mut limits = Vec::new();
     for ulimit in &resources.ulimits {
         let resource = RESOURCES

@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_model::{Error, Result, TerminalSize};
 use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs, major, minor, openat};
+use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::failure::Context;
-use crate::mounts::{self, System};
+use crate::mounts;
 use crate::resolve;
 
 /// `DEVPTS_SUPER_MAGIC`.
@@ -45,12 +46,12 @@ impl Terminal {
     }
 
     /// Binds the terminal to `/dev/console`.
-    pub(crate) fn bind_console(&self, system: &System) -> Result<()> {
+    pub(crate) fn bind_console(&self, dev: &OwnedFd, devpts: &OwnedFd) -> Result<()> {
         let doing = || "bind the terminal to /dev/console".to_owned();
         let name = rustix::pty::ptsname(&self.master, Vec::new()).host(doing)?;
         let name = name.to_string_lossy();
         let number = name.rsplit('/').next().unwrap_or_default();
-        let copy = mounts::clone_mount(&system.devpts, number).host(doing)?;
+        let copy = mounts::clone_mount(devpts, number).host(doing)?;
         // The number may lead elsewhere by now: what is bound must be this terminal
         // (CVE-2025-52565).
         let (bound, ours) = (fstat(&copy).host(doing)?, fstat(&self.slave).host(doing)?);
@@ -60,8 +61,15 @@ impl Terminal {
             ));
         }
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target =
-            openat(&system.dev, "console", flags, Mode::from_raw_mode(0o600)).host(doing)?;
+        let target = match openat(dev, "console", flags, Mode::from_raw_mode(0o600)) {
+            // In an image that brings a `/dev` of its own.
+            Err(Errno::EXIST) => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                openat(dev, "console", flags, Mode::empty())
+            }
+            result => result,
+        }
+        .host(doing)?;
         resolve::attach(copy, target).host(doing)
     }
 }

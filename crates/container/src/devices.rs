@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::failure::Context;
 use crate::mounts;
 
-const NODES: [(&str, u32, u32); 6] = [
+pub(crate) const NODES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -24,7 +24,7 @@ const NODES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-const LINKS: [(&str, &str); 6] = [
+pub(crate) const LINKS: [(&str, &str); 6] = [
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
     ("/proc/self/fd/1", "stdout"),

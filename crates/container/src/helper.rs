@@ -5,6 +5,7 @@
 //! runtime has put it into its cgroup and then goes on as [`create`] or [`exec`].
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use crate::console::Terminal;
 use crate::failure::Context;
 use crate::launch::{self, Streams};
 use crate::resolve::Root;
-use crate::{mounts, namespaces, rootfs, sys};
+use crate::{mounts, namespaces, oci, rootfs, sys};
 
 /// The helper's entry point. It must be called before the program starts a thread, with stdin as
 /// the runtime set it; `arguments` are what follows the subcommand's name, and there are none.
@@ -42,8 +43,23 @@ fn run(channel: &Channel) -> Result<()> {
     let Some((task, mut descriptors)) = channel.receive::<Task>()? else {
         return Err(Error::channel("the runtime ended before it gave a task"));
     };
+    // Before namespaces are joined, in which the host's groups cannot be seen.
+    let groups = match &task {
+        Task::OciCreate(create) => oci::open_groups(&create.tasks_files)?,
+        Task::OciExec(exec) => oci::open_groups(&exec.tasks_files)?,
+        Task::Create(_) | Task::Exec(_) => Vec::new(),
+    };
     let flags = match &task {
         Task::Create(create) => namespaces::clone_flags(&create.spec.network),
+        Task::OciCreate(create) => oci::enter_namespaces(create)?,
+        Task::OciExec(exec) => {
+            let init = descriptors
+                .pop()
+                .ok_or_else(|| Error::channel("the runtime sent no process to join"))?;
+            sys::setns(init.as_fd(), exec.namespaces)
+                .host(|| "join the container's namespaces".into())?;
+            0
+        }
         Task::Exec(_) => {
             let init = descriptors
                 .pop()
@@ -57,7 +73,7 @@ fn run(channel: &Channel) -> Result<()> {
     if let Some(pid) = cloned {
         return channel.send(&Report::Cloned(pid), &[]);
     }
-    let Err(error) = continue_in_container(channel, task, descriptors);
+    let Err(error) = continue_in_container(channel, task, descriptors, groups);
     let _ = channel.send(&Report::Failed(error.into()), &[]);
     sys::exit_now(1)
 }
@@ -66,19 +82,26 @@ fn continue_in_container(
     channel: &Channel,
     task: Task,
     descriptors: Vec<OwnedFd>,
+    groups: Vec<File>,
 ) -> Result<std::convert::Infallible> {
-    // If the runtime has died before this, waiting for its order ends us.
-    sys::set_parent_death_signal(libc::SIGKILL).host(|| "set the death signal".into())?;
+    // An OCI container outlives its runtime.
+    if matches!(task, Task::Create(_) | Task::Exec(_)) {
+        // If the runtime has died before this, waiting for its order ends us.
+        sys::set_parent_death_signal(libc::SIGKILL).host(|| "set the death signal".into())?;
+    }
     channel.await_order()?;
-    let pipes = <[OwnedFd; 3]>::try_from(descriptors).ok();
+    oci::join_groups(groups)?;
     let channel_copy = channel
         .as_fd()
         .try_clone_to_owned()
         .host(|| "copy a descriptor".into())?;
     let channel_copy = Channel::from_descriptor(channel_copy);
+    let pipes = |descriptors| <[OwnedFd; 3]>::try_from(descriptors).ok();
     match task {
-        Task::Create(task) => create(*task, pipes, channel_copy),
-        Task::Exec(workload) => exec(*workload, pipes, channel_copy),
+        Task::Create(task) => create(*task, pipes(descriptors), channel_copy),
+        Task::Exec(workload) => exec(*workload, pipes(descriptors), channel_copy),
+        Task::OciCreate(task) => oci::set_up(*task, descriptors, channel_copy),
+        Task::OciExec(task) => oci::set_up_exec(*task, descriptors, channel_copy),
     }
 }
 
@@ -114,7 +137,7 @@ fn create(
     let streams = match (workload.process.terminal, pipes) {
         (Some(size), _) => {
             let terminal = Terminal::open(&system.devpts, size)?;
-            terminal.bind_console(&system)?;
+            terminal.bind_console(&system.dev, &system.devpts)?;
             channel.send(&Report::Ready, &[terminal.master.as_fd()])?;
             Streams::Terminal(terminal.slave)
         }
@@ -128,7 +151,7 @@ fn create(
     rootfs::enter(&root, spec.root.read_only)?;
     channel.send(&Report::Ready, &[])?;
     channel.await_order()?;
-    launch::launch(&workload, &user, streams, channel)
+    launch::launch(&workload, &user, streams, Vec::new(), channel)
 }
 
 /// Goes on as one more process of a running container, in whose namespaces we are.
@@ -156,10 +179,10 @@ fn exec(
     };
     channel.send(&Report::Ready, &[])?;
     channel.await_order()?;
-    launch::launch(&workload, &user, streams, channel)
+    launch::launch(&workload, &user, streams, Vec::new(), channel)
 }
 
-fn set_oom_score(workload: &Workload) -> Result<()> {
+pub(crate) fn set_oom_score(workload: &Workload) -> Result<()> {
     let Some(score) = workload.oom_score_adj else {
         return Ok(());
     };

@@ -12,7 +12,6 @@ use bulkhead_model::user::{self, ResolvedUser};
 use bulkhead_model::{Error, ErrorKind, Result};
 use rustix::fs::{FileType, Gid, Mode, Uid, fchown, fstat};
 
-use crate::capabilities::CapabilitySet;
 use crate::channel::{Channel, Report};
 use crate::config::Workload;
 use crate::failure::Context;
@@ -22,8 +21,8 @@ use crate::sys::{self, StringVector};
 
 /// Where the search for a program goes without a `PATH`, as Docker sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The number that the channel has while everything above is closed.
-const CHANNEL: i32 = 3;
+/// The first number after the standard streams.
+const FIRST: i32 = 3;
 
 /// The standard streams of a process.
 #[derive(Debug)]
@@ -38,19 +37,31 @@ pub(crate) enum Streams {
 pub(crate) fn resolve_user(root: &Root, workload: &Workload) -> Result<ResolvedUser> {
     let passwd = root.read("/etc/passwd")?;
     let group = root.read("/etc/group")?;
-    user::resolve(&workload.process.user, &passwd, &group)
+    let Some(identity) = &workload.user else {
+        return user::resolve(&workload.process.user, &passwd, &group);
+    };
+    let home = user::resolve(&identity.uid.to_string(), &passwd, &group)?.home;
+    Ok(ResolvedUser {
+        uid: identity.uid,
+        gid: identity.gid,
+        groups: identity.groups.clone(),
+        home,
+    })
 }
 
-/// Becomes the workload; whatever fails is reported over the channel.
+/// Becomes the workload, with `extra` at the descriptors 3 and above; whatever fails is reported
+/// over the channel.
 pub(crate) fn launch(
     workload: &Workload,
     user: &ResolvedUser,
     streams: Streams,
+    extra: Vec<OwnedFd>,
     channel: Channel,
 ) -> ! {
-    let Err(error) = become_workload(workload, user, streams, channel);
+    let number = FIRST + extra.len() as i32;
+    let Err(error) = become_workload(workload, user, streams, extra, channel);
     // The channel is at its number by now, whatever happened.
-    let channel = Channel::from_descriptor(sys::inherited(CHANNEL));
+    let channel = Channel::from_descriptor(sys::inherited(number));
     let _ = channel.send(&Report::Failed(error.into()), &[]);
     sys::exit_now(1)
 }
@@ -59,17 +70,20 @@ fn become_workload(
     workload: &Workload,
     user: &ResolvedUser,
     streams: Streams,
+    extra: Vec<OwnedFd>,
     channel: Channel,
 ) -> Result<Infallible> {
     let has_terminal = matches!(streams, Streams::Terminal(_));
-    place_descriptors(streams, channel)?;
+    place_descriptors(streams, extra, channel)?;
     rustix::process::setsid().host(|| "start a session".into())?;
     if has_terminal {
         sys::set_controlling_terminal(rustix::stdio::stdin())
             .host(|| "set the controlling terminal".into())?;
     }
     own_streams(user)?;
-    sys::new_session_keyring().host(|| "start a session keyring".into())?;
+    if workload.new_keyring {
+        sys::new_session_keyring().host(|| "start a session keyring".into())?;
+    }
     for limit in &workload.limits {
         sys::set_resource_limit(limit.resource, limit.soft, limit.hard).host(|| {
             format!(
@@ -78,7 +92,7 @@ fn become_workload(
             )
         })?;
     }
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::umask(Mode::from_raw_mode(workload.umask));
     change_directory(&workload.process.cwd)?;
     let arguments = strings(workload.process.args.iter().cloned())?;
     let environment = strings(environment(workload, user))?;
@@ -90,25 +104,31 @@ fn become_workload(
     Err(execute(workload, arguments, environment))
 }
 
-/// stdin, stdout and stderr at 0 to 2, the channel at 3 until exec, and nothing else: whatever
-/// was inherited is gone (CVE-2024-21626).
-fn place_descriptors(streams: Streams, channel: Channel) -> Result<()> {
+/// stdin, stdout and stderr at 0 to 2, what was asked for above them, then the channel until
+/// exec, and nothing else: whatever was inherited is gone (CVE-2024-21626).
+fn place_descriptors(streams: Streams, extra: Vec<OwnedFd>, channel: Channel) -> Result<()> {
     let doing = || "place the standard streams".to_owned();
     // Above all numbers that are about to be overwritten.
-    let high = |descriptor: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(descriptor, 100).host(doing);
+    let above = 100 + extra.len() as i32;
+    let high =
+        |descriptor: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(descriptor, above).host(doing);
     let copy = high(&channel.into_descriptor())?;
-    let copies: Vec<OwnedFd> = match &streams {
+    let mut copies: Vec<OwnedFd> = match &streams {
         Streams::Pipes(pipes) => pipes.iter().map(high).collect::<Result<_>>()?,
         Streams::Terminal(slave) => (0..3).map(|_| high(slave)).collect::<Result<_>>()?,
     };
-    drop(streams);
+    for descriptor in &extra {
+        copies.push(high(descriptor)?);
+    }
+    drop((streams, extra));
     for (number, stream) in copies.iter().enumerate() {
         sys::duplicate_to(stream.as_fd(), number as i32, false).host(doing)?;
     }
-    sys::duplicate_to(copy.as_fd(), CHANNEL, true).host(doing)?;
+    let channel = copies.len() as i32;
+    sys::duplicate_to(copy.as_fd(), channel, true).host(doing)?;
     // Closed with all others, and not once more when they would be dropped.
     std::mem::forget((copy, copies));
-    sys::close_from(CHANNEL as u32 + 1, false).host(|| "close all other descriptors".into())
+    sys::close_from(channel as u32 + 1, false).host(|| "close all other descriptors".into())
 }
 
 /// Gives the streams to the user, who otherwise could not open `/dev/stdout` again.
@@ -149,7 +169,7 @@ fn change_directory(cwd: &str) -> Result<()> {
 }
 
 fn drop_privileges(workload: &Workload, user: &ResolvedUser) -> Result<()> {
-    let capabilities = CapabilitySet(workload.capabilities);
+    let capabilities = &workload.capabilities;
     // Without no_new_privs a filter can only be installed while we have CAP_SYS_ADMIN.
     if let (Some(filter), false) = (&workload.filter, workload.no_new_privileges) {
         filter.install()?;
@@ -161,8 +181,10 @@ fn drop_privileges(workload: &Workload, user: &ResolvedUser) -> Result<()> {
         .host(|| format!("become user {}:{}", user.uid, user.gid))?;
     capabilities.apply().host(doing)?;
     sys::set_keep_capabilities(false).host(doing)?;
-    // Changing the user has taken the wish to die with the parent away.
-    sys::set_parent_death_signal(libc::SIGKILL).host(|| "set the death signal".into())?;
+    if workload.tied {
+        // Changing the user has taken the wish to die with the parent away.
+        sys::set_parent_death_signal(libc::SIGKILL).host(|| "set the death signal".into())?;
+    }
     if workload.no_new_privileges {
         sys::set_no_new_privileges().host(|| "set no_new_privs".into())?;
         if let Some(filter) = &workload.filter {
@@ -187,20 +209,22 @@ fn strings(strings: impl Iterator<Item = String>) -> Result<StringVector> {
     Ok(StringVector::new(strings))
 }
 
+/// The `PATH` of the workload's own environment.
+pub(crate) fn search_path(workload: &Workload) -> &str {
+    let mut entries = workload.process.env.iter().rev();
+    entries
+        .find_map(|entry| entry.strip_prefix("PATH="))
+        .unwrap_or(DEFAULT_PATH)
+}
+
 /// Execs the program, looked up as `execvp(3)` does; returns the reason if it cannot be.
 fn execute(workload: &Workload, arguments: StringVector, environment: StringVector) -> Error {
     let program = workload.process.args.first().map_or("", String::as_str);
     let candidates: Vec<String> = if program.contains('/') {
         vec![program.to_owned()]
     } else {
-        let path = workload
-            .process
-            .env
-            .iter()
-            .rev()
-            .find_map(|entry| entry.strip_prefix("PATH="))
-            .unwrap_or(DEFAULT_PATH);
-        path.split(':')
+        search_path(workload)
+            .split(':')
             .map(|directory| if directory.is_empty() { "." } else { directory })
             .map(|directory| format!("{directory}/{program}"))
             .collect()

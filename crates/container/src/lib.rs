@@ -25,6 +25,7 @@ mod helper;
 mod launch;
 mod mounts;
 mod namespaces;
+mod oci;
 mod process;
 mod program;
 mod reaper;
@@ -36,3 +37,4 @@ mod sys;
 
 pub use backend::{ContainerBackend, Helper};
 pub use helper::init_main;
+pub use oci::main as oci_main;

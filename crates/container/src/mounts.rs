@@ -63,11 +63,11 @@ impl Tmpfs {
     }
 }
 
-const NOTHING_SPECIAL: u64 =
+pub(crate) const NOTHING_SPECIAL: u64 =
     sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
 
 /// A new filesystem, mounted nowhere yet.
-fn filesystem(
+pub(crate) fn filesystem(
     kind: &str,
     options: &[(&str, String)],
     flags: &[&str],
@@ -75,7 +75,10 @@ fn filesystem(
 ) -> Result<OwnedFd, Errno> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     // What df and mount show in the first column.
-    fsconfig_set_string(&context, "source", kind)?;
+    let source = options.iter().any(|(name, _)| *name == "source");
+    if !source {
+        fsconfig_set_string(&context, "source", kind)?;
+    }
     for (name, value) in options {
         fsconfig_set_string(&context, *name, value.as_str())?;
     }
@@ -105,7 +108,7 @@ pub(crate) fn mount_system(root: &Root, spec: &SandboxSpec, views: &[View]) -> R
     let sysfs =
         filesystem("sysfs", &[], &[], NOTHING_SPECIAL | read_only).host(|| "mount /sys".into())?;
     let sysfs = onto("/sys", sysfs)?;
-    mount_cgroups(root, views, read_only)?;
+    mount_cgroups(root, "/sys/fs/cgroup", views, NOTHING_SPECIAL | read_only)?;
 
     let dev = Tmpfs {
         size: Some(64 << 20),
@@ -156,21 +159,35 @@ fn devpts(options: &[&str]) -> Result<OwnedFd, Errno> {
 }
 
 /// In the container's own cgroup namespace each hierarchy shows the container's group as root.
-fn mount_cgroups(root: &Root, views: &[View], read_only: u64) -> Result<()> {
-    let base = "/sys/fs/cgroup";
+/// Without a namespace the host's directory of the group is bound.
+pub(crate) fn mount_cgroups(
+    root: &Root,
+    base: &str,
+    views: &[View],
+    attributes: u64,
+) -> Result<()> {
     let doing = || format!("mount {base}");
-    let attributes = NOTHING_SPECIAL | read_only;
+    let mounted = |view: &View, kind: &str, flags: &[&str]| -> Result<OwnedFd> {
+        let Some(host) = &view.host else {
+            return filesystem(kind, &[], flags, attributes).host(doing);
+        };
+        let copy = clone_mount(CWD, host).host(|| format!("bind {}", host.display()))?;
+        sys::mount_setattr(copy.as_fd(), true, attributes).host(doing)?;
+        Ok(copy)
+    };
     let attach = |path: &str, mount: OwnedFd| -> Result<()> {
         let target = root
             .find(path, OFlags::PATH | OFlags::DIRECTORY)
             .host(doing)?;
         resolve::attach(mount, target).host(doing)
     };
-    if let [View { controllers: None }] = views {
-        return attach(
-            base,
-            filesystem("cgroup2", &[], &[], attributes).host(doing)?,
-        );
+    if let [
+        view @ View {
+            controllers: None, ..
+        },
+    ] = views
+    {
+        return attach(base, mounted(view, "cgroup2", &[])?);
     }
     let stage = Tmpfs {
         mode: Some(0o755),
@@ -184,10 +201,15 @@ fn mount_cgroups(root: &Root, views: &[View], read_only: u64) -> Result<()> {
     }
     let stage_handle = stage.as_fd().try_clone_to_owned().host(doing)?;
     attach(base, stage)?;
-    for controllers in views.iter().filter_map(|view| view.controllers.as_ref()) {
+    for view in views {
+        let Some(controllers) = &view.controllers else {
+            continue;
+        };
         let flags: Vec<&str> = controllers.split(',').collect();
-        let mount = filesystem("cgroup", &[], &flags, attributes).host(doing)?;
-        attach(&format!("{base}/{controllers}"), mount)?;
+        attach(
+            &format!("{base}/{controllers}"),
+            mounted(view, "cgroup", &flags)?,
+        )?;
     }
     sys::mount_setattr(stage_handle.as_fd(), false, attributes).host(doing)
 }

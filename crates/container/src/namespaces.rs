@@ -47,10 +47,7 @@ pub(crate) fn join(pidfd: BorrowedFd<'_>) -> Result<()> {
 
 /// # Errors
 /// `InvalidInput` for what is not the container's own: it would change the host.
-pub(crate) fn check_sysctls(
-    sysctls: &BTreeMap<String, String>,
-    network: &NetworkMode,
-) -> Result<()> {
+pub(crate) fn check_sysctls(sysctls: &BTreeMap<String, String>, own_network: bool) -> Result<()> {
     for name in sysctls.keys() {
         let ipc = [
             "kernel.msgmax",
@@ -61,7 +58,7 @@ pub(crate) fn check_sysctls(
         let own = ipc.contains(&name.as_str())
             || name.starts_with("kernel.shm")
             || name.starts_with("fs.mqueue.");
-        let network_own = name.starts_with("net.") && *network != NetworkMode::Host;
+        let network_own = name.starts_with("net.") && own_network;
         let well_formed = name.split(['.', '/']).all(|part| !part.is_empty());
         if !(own || network_own) || !well_formed {
             return Err(Error::invalid(format!(
@@ -102,7 +99,7 @@ mod tests {
         let check = |name: &str, network| {
             check_sysctls(
                 &BTreeMap::from([(name.to_owned(), "1".to_owned())]),
-                &network,
+                network != NetworkMode::Host,
             )
             .is_ok()
         };

@@ -51,6 +51,24 @@ pub(crate) fn spawn(
     admit: impl FnOnce(u32) -> Result<()>,
 ) -> Result<Spawned> {
     let streams = Streams::new(process)?;
+    let mut descriptors: Vec<BorrowedFd<'_>> = streams.theirs.iter().map(AsFd::as_fd).collect();
+    descriptors.extend(init);
+    let (ours, pid) = clone_by_helper(helper, task, &descriptors)?;
+    prepare(ours, pid, process, streams, admit).inspect_err(|_| end(pid))
+}
+
+/// Ends a child process of ours that nobody has waited for: the number cannot be another's.
+pub(crate) fn end(pid: u32) {
+    let _ = sys::kill(pid as i32, libc::SIGKILL);
+    let _ = sys::wait_process(pid as i32, 0);
+}
+
+/// Runs the helper up to the clone; the new process waits for `Go`.
+pub(crate) fn clone_by_helper(
+    helper: &Helper,
+    task: &Task,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(Channel, u32)> {
     let (ours, theirs) = Channel::pair()?;
     let program = program::protected(&helper.program)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
@@ -64,9 +82,7 @@ pub(crate) fn spawn(
         .host(|| format!("run the helper {}", helper.program.display()))?;
     drop(program);
 
-    let mut descriptors: Vec<BorrowedFd<'_>> = streams.theirs.iter().map(AsFd::as_fd).collect();
-    descriptors.extend(init);
-    let cloned = ours.send(task, &descriptors).and_then(|()| ours.report());
+    let cloned = ours.send(task, descriptors).and_then(|()| ours.report());
     // It ends after its report; where there is none, it may be stuck.
     let pid = match cloned {
         Ok(Some((Report::Cloned(pid), _))) => Ok(pid),
@@ -77,12 +93,7 @@ pub(crate) fn spawn(
         let _ = child.kill();
     }
     child.wait().host(|| "wait for the helper".into())?;
-    let pid = pid?;
-    prepare(ours, pid, process, streams, admit).inspect_err(|_| {
-        // Ours and unreaped: the number cannot be another's.
-        let _ = sys::kill(pid as i32, libc::SIGKILL);
-        let _ = sys::wait_process(pid as i32, 0);
-    })
+    Ok((ours, pid?))
 }
 
 fn prepare(

@@ -14,6 +14,12 @@ pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
 pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x2;
 pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x4;
 pub(crate) const MOUNT_ATTR_NOEXEC: u64 = 0x8;
+/// The bits of the access time settings, of which `relatime` is zero.
+pub(crate) const MOUNT_ATTR_ATIME: u64 = 0x70;
+pub(crate) const MOUNT_ATTR_NOATIME: u64 = 0x10;
+pub(crate) const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
+pub(crate) const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
+pub(crate) const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 
 /// One instruction of a classic BPF program, as `struct sock_filter` has it.
 #[repr(C)]
@@ -50,7 +56,8 @@ pub(crate) fn unshare(flags: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::unshare(flags) }.into()).map(drop)
 }
 
-/// Joins the namespaces named by `flags` of the process behind `pidfd` (Linux 5.8).
+/// Joins the namespaces named by `flags` of the process behind `pidfd` (Linux 5.8), or the one
+/// behind a descriptor of a namespace.
 pub(crate) fn setns(pidfd: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<()> {
     // SAFETY: no pointers are passed; the descriptor is borrowed for the call.
     check(unsafe { libc::setns(pidfd.as_raw_fd(), flags) }.into()).map(drop)
@@ -64,12 +71,23 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
-/// Changes the attributes of the mount behind `mount` (Linux 5.12).
+/// Sets attributes of the mount behind `mount` (Linux 5.12).
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, set: u64) -> io::Result<()> {
+    change_mount(mount, recursive, set, 0, 0)
+}
+
+/// Sets and clears attributes, and sets the propagation (an `MS_*` flag, 0 to leave it).
+pub(crate) fn change_mount(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+) -> io::Result<()> {
     let attributes = MountAttributes {
         set,
-        clear: 0,
-        propagation: 0,
+        clear,
+        propagation,
         user_namespace: 0,
     };
     let mut flags = libc::AT_EMPTY_PATH;
@@ -202,18 +220,26 @@ pub(crate) fn permitted_capabilities() -> io::Result<u64> {
     Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
 }
 
-/// Sets the effective and the permitted capabilities; none are inheritable (CVE-2022-27650).
-pub(crate) fn set_capabilities(set: u64) -> io::Result<()> {
+/// Adds to the ambient capabilities one that is permitted and inheritable.
+pub(crate) fn raise_ambient_capability(number: u32) -> io::Result<()> {
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong,
+        number.into(),
+    )
+}
+
+pub(crate) fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
     let mut header = CapabilityHeader {
         version: CAPABILITY_VERSION_3,
         pid: 0,
     };
-    let half = |bits: u32| CapabilityData {
-        effective: bits,
-        permitted: bits,
-        inheritable: 0,
+    let half = |shift: u32| CapabilityData {
+        effective: (effective >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
     };
-    let data = [half(set as u32), half((set >> 32) as u32)];
+    let data = [half(0), half(32)];
     // SAFETY: version 3 takes a header and two data structures, which outlive the call.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
 }
@@ -469,4 +495,16 @@ pub(crate) fn bpf<T>(command: u32, attributes: &mut T) -> io::Result<i64> {
 pub(crate) fn returned(raw: i64) -> OwnedFd {
     // SAFETY: the kernel has just made it for us.
     unsafe { OwnedFd::from_raw_fd(raw as RawFd) }
+}
+
+/// A copy of the descriptor `raw`, which the process was started with, closed on exec.
+///
+/// # Errors
+/// `EBADF` if it is not open.
+pub(crate) fn duplicate(raw: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers; the new descriptor is owned at once.
+    unsafe {
+        let copy = check(libc::fcntl(raw, libc::F_DUPFD_CLOEXEC, 3).into())?;
+        Ok(OwnedFd::from_raw_fd(copy as RawFd))
+    }
 }

@@ -12,6 +12,8 @@ use bulkhead_model::Result;
 use crate::failure::Context;
 use crate::sys;
 
+use super::DeviceRule;
+
 const BPF_PROG_LOAD: u32 = 5;
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
@@ -64,12 +66,20 @@ struct AttachAttributes {
 /// # Errors
 /// `Host` if the kernel has no such programs (`CONFIG_CGROUP_BPF`).
 pub(super) fn attach(group: &Path) -> Result<()> {
+    load(group, program())
+}
+
+/// Attaches the policy that these rules make: the last that matches decides, and none is a no.
+pub(super) fn attach_rules(group: &Path, rules: &[DeviceRule]) -> Result<()> {
+    load(group, program_of(rules))
+}
+
+fn load(group: &Path, program: Vec<u64>) -> Result<()> {
     let doing = || {
         "restrict the container's devices by a BPF program: the kernel needs CONFIG_CGROUP_BPF"
             .to_owned()
     };
     let directory = File::open(group).host(|| format!("open {}", group.display()))?;
-    let program = program();
     let mut load = LoadAttributes {
         program_type: BPF_PROG_TYPE_CGROUP_DEVICE,
         instruction_count: program.len() as u32,
@@ -134,6 +144,64 @@ fn program() -> Vec<u64> {
             None => program.push(instruction(JUMP_NOT_EQUAL, 4, 2, major)),
         }
         program.extend(allow);
+    }
+    program.push(instruction(MOVE, 0, 0, 0));
+    program.push(instruction(EXIT, 0, 0, 0));
+    program
+}
+
+/// The rules from the last to the first, each a block that is left at what does not match.
+fn program_of(rules: &[DeviceRule]) -> Vec<u64> {
+    const LOAD_WORD: u8 = 0x61;
+    const JUMP_NOT_EQUAL: u8 = 0x55;
+    const MOVE: u8 = 0xb7;
+    const MOVE_REGISTER: u8 = 0xbf;
+    const AND: u8 = 0x57;
+    const EXIT: u8 = 0x95;
+    let mut program = vec![
+        instruction(LOAD_WORD, 0x12, 0, 0),
+        instruction(AND, 2, 0, 0xffff),
+        instruction(LOAD_WORD, 0x13, 0, 0),
+        instruction(0x77, 3, 0, 16),
+        instruction(LOAD_WORD, 0x14, 4, 0),
+        instruction(LOAD_WORD, 0x15, 8, 0),
+    ];
+    for rule in rules.iter().rev() {
+        let bits = rule.access.chars().fold(0, |bits, letter| {
+            bits | match letter {
+                'm' => ACCESS_MAKE,
+                'r' => 2,
+                _ => 4,
+            }
+        });
+        // Each as opcode, register and value; all jump to behind the block.
+        let mut conditions = Vec::new();
+        match rule.kind {
+            'b' => conditions.push((2, 1)),
+            'c' => conditions.push((2, TYPE_CHARACTER)),
+            _ => {}
+        }
+        conditions.extend(rule.major.map(|major| (4, major as i32)));
+        conditions.extend(rule.minor.map(|minor| (5, minor as i32)));
+        let mut block = Vec::new();
+        // An allowance covers an access that asks for nothing else; a prohibition covers one
+        // that asks for any of it.
+        block.push(instruction(MOVE_REGISTER, 0x31, 0, 0));
+        let (mask, opcode) = if rule.allow {
+            (!bits & 7, JUMP_NOT_EQUAL)
+        } else {
+            (bits, 0x15)
+        };
+        block.push(instruction(AND, 1, 0, mask));
+        let length = (conditions.len() + 4) as i16;
+        block.push(instruction(opcode, 1, length - 2, 0));
+        for (index, (register, value)) in conditions.into_iter().enumerate() {
+            let offset = length - 3 - index as i16;
+            block.push(instruction(JUMP_NOT_EQUAL, register, offset, value));
+        }
+        block.push(instruction(MOVE, 0, 0, rule.allow.into()));
+        block.push(instruction(EXIT, 0, 0, 0));
+        program.extend(block);
     }
     program.push(instruction(MOVE, 0, 0, 0));
     program.push(instruction(EXIT, 0, 0, 0));

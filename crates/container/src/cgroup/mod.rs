@@ -6,6 +6,7 @@
 mod device_filter;
 mod files;
 mod layout;
+mod path;
 mod v1;
 mod v2;
 
@@ -40,10 +41,32 @@ pub struct Cgroup {
     directories: Vec<Directory>,
 }
 
-#[derive(Debug, Clone)]
-struct Directory {
-    controllers: Vec<String>,
-    path: PathBuf,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Directory {
+    pub(crate) controllers: Vec<String>,
+    pub(crate) path: PathBuf,
+}
+
+/// One rule of a device policy; `None` is every number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeviceRule {
+    pub(crate) allow: bool,
+    /// `a`, `b` or `c`.
+    pub(crate) kind: char,
+    pub(crate) major: Option<u32>,
+    pub(crate) minor: Option<u32>,
+    /// Some of `rwm`.
+    pub(crate) access: String,
+}
+
+/// A value for a file of a group, with the name of the setting that asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) field: String,
+    /// The controller whose hierarchy has the file, on v1.
+    pub(crate) controller: &'static str,
+    pub(crate) file: String,
+    pub(crate) value: String,
 }
 
 /// A mounted hierarchy, as a container is to see it.
@@ -51,6 +74,8 @@ struct Directory {
 pub(crate) struct View {
     /// `None` for v2, which is mounted at `/sys/fs/cgroup` itself.
     pub(crate) controllers: Option<String>,
+    /// The group's directory on the host, for a container without a cgroup namespace.
+    pub(crate) host: Option<PathBuf>,
 }
 
 impl Cgroup {
@@ -198,7 +223,7 @@ impl Cgroup {
         }
     }
 
-    fn processes(&self) -> Vec<i32> {
+    pub(crate) fn processes(&self) -> Vec<i32> {
         let Some(first) = self
             .directories
             .iter()
@@ -242,6 +267,9 @@ impl Cgroup {
                 }
             }
         }
+        if self.parent.is_empty() {
+            return Ok(());
+        }
         // Fails while another sandbox is in there, and should.
         for hierarchy in self.layout.hierarchies() {
             let _ = std::fs::remove_dir(hierarchy.mount_point.join(&self.parent));
@@ -274,12 +302,16 @@ impl Cgroup {
     /// What the container mounts below its `/sys/fs/cgroup`.
     pub(crate) fn views(&self) -> Vec<View> {
         match &self.layout {
-            Layout::Unified(_) => vec![View { controllers: None }],
+            Layout::Unified(_) => vec![View {
+                controllers: None,
+                host: None,
+            }],
             Layout::Legacy { .. } => self
                 .directories
                 .iter()
                 .map(|directory| View {
                     controllers: Some(directory.controllers.join(",")),
+                    host: None,
                 })
                 .collect(),
         }

@@ -56,6 +56,12 @@ impl Filter {
     }
 }
 
+/// The filter of an OCI configuration's `linux.seccomp`, whose form is part of Docker's.
+pub(crate) fn of_profile(text: &str) -> Result<Filter> {
+    let profile = profile::parse(text, CapabilitySet(0))?;
+    Ok(Filter::new(&compile::compile(&profile)?, profile.flags))
+}
+
 /// The filter for these settings; `None` if there is to be none.
 ///
 /// # Errors

@@ -2,10 +2,14 @@
 //!
 //! The test binary is its own helper: run with `container-init` it becomes one.
 
+mod bundle;
+mod schema;
 mod support;
 
 mod host;
 mod isolation;
+mod oci;
+mod oci_config;
 mod settings;
 
 use std::process::ExitCode;
@@ -21,6 +25,7 @@ fn main() -> ExitCode {
         Some(argument) if argument == "container-init" => {
             return bulkhead_container::init_main(arguments);
         }
+        Some(argument) if argument == "oci" => return bulkhead_container::oci_main(arguments),
         Some(argument) if argument == "hold" => return host::hold(arguments),
         _ => {}
     }
@@ -33,6 +38,8 @@ fn main() -> ExitCode {
         ("isolation", isolation::SCENARIOS),
         ("settings", settings::SCENARIOS),
         ("host", host::SCENARIOS),
+        ("oci", oci::SCENARIOS),
+        ("oci_config", oci_config::SCENARIOS),
     ];
     let own = own.into_iter().flat_map(|(group, scenarios)| {
         scenarios.iter().map(move |(name, scenario)| {

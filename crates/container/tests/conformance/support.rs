@@ -134,7 +134,7 @@ impl Fixture for Host {
 }
 
 /// The one read-only layer that all scenarios share, removed at the end of the process.
-fn layer() -> &'static Path {
+pub fn layer() -> &'static Path {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
     LAYER.get_or_init(|| {
         let root = std::env::temp_dir().join(format!("bulkhead-layer-{}", std::process::id()));

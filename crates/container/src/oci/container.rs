@@ -1,0 +1,249 @@
+//! The container's directory below the root: `state.json`, and the socket on which its init waits.
+//!
+//! ```text
+//! <root>/<id>/state.json   written whole and renamed; pid 0 while it is created
+//! <root>/<id>/start.sock   there until it is started
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use bulkhead_model::{Error, Result};
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::{Cgroup, Directory};
+use crate::failure::Context;
+
+use super::config::Config;
+
+const STATE: &str = "state.json";
+const SOCKET: &str = "start.sock";
+
+/// The status of a container; runtime.md, "State", and runc's `paused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// What is kept of a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Record {
+    pub(super) oci_version: String,
+    pub(super) id: String,
+    pub(super) pid: u32,
+    /// In clock ticks since boot: tells the process from a later one of that number.
+    pub(super) start_time: u64,
+    pub(super) bundle: PathBuf,
+    pub(super) rootfs: PathBuf,
+    /// RFC 3339.
+    pub(super) created: String,
+    pub(super) annotations: BTreeMap<String, String>,
+    pub(super) cgroup: Vec<Directory>,
+    /// `CLONE_*` flags of the namespaces that are not the host's.
+    pub(super) namespaces: i32,
+    /// The configuration as it was at create.
+    pub(super) config: serde_json::Value,
+}
+
+/// What `state`, `list` and hooks are told, in runc's order.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct State<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    pid: u32,
+    status: &'static str,
+    bundle: &'a Path,
+    rootfs: &'a Path,
+    created: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+    pub(super) owner: &'static str,
+}
+
+impl State<'_> {
+    /// On one line.
+    pub(super) fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self)
+            .map_err(|error| Error::host("write the state").with_source(error))
+    }
+}
+
+/// A container on disk.
+#[derive(Debug)]
+pub(super) struct Container {
+    directory: PathBuf,
+    pub(super) record: Record,
+}
+
+impl Container {
+    /// Makes the directory of a new container.
+    ///
+    /// # Errors
+    /// `Conflict` if there is one of that name.
+    pub(super) fn make(root: &Path, record: Record) -> Result<Self> {
+        let directory = root.join(&record.id);
+        fs::create_dir_all(root).host(|| format!("make {}", root.display()))?;
+        match DirBuilder::new().mode(0o700).create(&directory) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(Error::conflict(format!(
+                    "container with given ID already exists: {}",
+                    record.id
+                )));
+            }
+            result => result.host(|| format!("make {}", directory.display()))?,
+        }
+        let container = Self { directory, record };
+        container.save().inspect_err(|_| container.remove())?;
+        Ok(container)
+    }
+
+    /// # Errors
+    /// `NotFound` if there is no container of that name.
+    pub(super) fn load(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let directory = root.join(id);
+        let path = directory.join(STATE);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Error::not_found(format!("container does not exist: {id}")));
+            }
+            result => result.host(|| format!("read {}", path.display()))?,
+        };
+        let record = serde_json::from_str(&text)
+            .map_err(|error| Error::host(format!("read {}", path.display())).with_source(error))?;
+        Ok(Self { directory, record })
+    }
+
+    pub(super) fn save(&self) -> Result<()> {
+        let path = self.directory.join(STATE);
+        let temporary = self.directory.join(".state.json");
+        let doing = || format!("write {}", path.display());
+        let text = serde_json::to_vec(&self.record)
+            .map_err(|error| Error::host(doing()).with_source(error))?;
+        fs::write(&temporary, text).host(doing)?;
+        fs::rename(&temporary, &path).host(doing)
+    }
+
+    /// Removes the directory; what fails is found again by the next delete.
+    pub(super) fn remove(&self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+
+    pub(super) fn config(&self) -> Result<Config> {
+        serde_json::from_value(self.record.config.clone())
+            .map_err(|error| Error::host("read the container's configuration").with_source(error))
+    }
+
+    pub(super) fn cgroup(&self) -> Result<Cgroup> {
+        Cgroup::of_directories(self.record.cgroup.clone())
+    }
+
+    pub(super) fn status(&self) -> Status {
+        if self.record.pid == 0 {
+            return Status::Creating;
+        }
+        if start_time(self.record.pid) != Some(self.record.start_time) {
+            return Status::Stopped;
+        }
+        if self.directory.join(SOCKET).exists() {
+            return Status::Created;
+        }
+        match self.cgroup() {
+            Ok(group) if group.is_frozen() => Status::Paused,
+            _ => Status::Running,
+        }
+    }
+
+    /// The state as the specification has it (runtime.md, "State").
+    pub(super) fn state(&self, status: Status) -> State<'_> {
+        let record = &self.record;
+        State {
+            oci_version: &record.oci_version,
+            id: &record.id,
+            pid: match status {
+                Status::Stopped => 0,
+                _ => record.pid,
+            },
+            status: status.name(),
+            bundle: &record.bundle,
+            rootfs: &record.rootfs,
+            created: &record.created,
+            annotations: &record.annotations,
+            owner: "",
+        }
+    }
+
+    /// The path of the socket, short enough for `sun_path` whatever the root is: valid while the
+    /// descriptor beside it is open.
+    pub(super) fn socket(&self) -> Result<(OwnedFd, PathBuf)> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.directory, flags, Mode::empty())
+            .host(|| format!("open {}", self.directory.display()))?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()));
+        Ok((directory, path))
+    }
+
+    pub(super) fn remove_socket(&self) {
+        let _ = fs::remove_file(self.directory.join(SOCKET));
+    }
+}
+
+/// When a process was started, in clock ticks; `None` if it has ended (proc(5), `stat`).
+pub(super) fn start_time(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// The names below the root that are containers.
+pub(super) fn identifiers(root: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.host(|| format!("read {}", root.display()))?,
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.path().join(STATE).exists())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// # Errors
+/// `InvalidInput` for a name that could leave the root.
+pub(super) fn check_id(id: &str) -> Result<()> {
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    if id.is_empty() || id == "." || id == ".." || !id.bytes().all(letters) {
+        return Err(Error::invalid(format!(
+            "invalid container ID format: '{id}': use letters, digits and _ + - ."
+        )));
+    }
+    Ok(())
+}

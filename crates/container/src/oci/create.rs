@@ -1,0 +1,305 @@
+//! `create`: everything up to the program's start.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use bulkhead_model::{Error, ErrorKind, Result};
+
+use crate::cgroup::Cgroup;
+use crate::channel::{Channel, Order, Report};
+use crate::config::Task;
+use crate::failure::Context;
+use crate::{spawn, sys};
+
+use super::arguments::{Arguments, Flag, flag, option};
+use super::config::{self, Config};
+use super::container::{self, Container, Record, Status};
+use super::plan::{self, Plan};
+use super::setup::CreateTask;
+use super::{Global, helper, hooks, resources, terminal, time};
+
+pub(super) const FLAGS: &[Flag] = &[
+    option("bundle", Some('b')),
+    option("console-socket", None),
+    option("pid-file", None),
+    flag("no-pivot", None),
+    flag("no-new-keyring", None),
+    option("preserve-fds", None),
+    option("pidfd-socket", None),
+    // `run` alone.
+    flag("detach", Some('d')),
+    flag("keep", None),
+    flag("no-subreaper", None),
+];
+
+/// How a container is to be made.
+#[derive(Debug)]
+pub(super) struct Options {
+    bundle: PathBuf,
+    console_socket: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    no_pivot: bool,
+    new_keyring: bool,
+    preserved: Vec<OwnedFd>,
+}
+
+impl Options {
+    pub(super) fn new(arguments: &Arguments) -> Result<Self> {
+        if arguments.value("pidfd-socket").is_some() {
+            return Err(Error::unsupported(
+                "--pidfd-socket is not supported by this version of Bulkhead",
+            ));
+        }
+        let bundle = PathBuf::from(arguments.value("bundle").unwrap_or("."));
+        let bundle = bundle.canonicalize().map_err(|error| {
+            Error::invalid(format!("the bundle {}", bundle.display())).with_source(error)
+        })?;
+        Ok(Self {
+            bundle,
+            console_socket: path(arguments, "console-socket"),
+            pid_file: path(arguments, "pid-file"),
+            no_pivot: arguments.is_set("no-pivot"),
+            new_keyring: !arguments.is_set("no-new-keyring"),
+            preserved: preserved(arguments)?,
+        })
+    }
+}
+
+pub(super) fn path(arguments: &Arguments, name: &str) -> Option<PathBuf> {
+    arguments
+        .value(name)
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+}
+
+/// The descriptors that the workload is to have from 3 on: socket activation's, then those of
+/// `--preserve-fds`.
+pub(super) fn preserved(arguments: &Arguments) -> Result<Vec<OwnedFd>> {
+    let count: i32 = arguments.number("preserve-fds")?.unwrap_or(0);
+    if !(0..=200).contains(&count) {
+        return Err(Error::invalid(format!(
+            "--preserve-fds: {count} is not 0 to 200"
+        )));
+    }
+    (3..3 + listen_fds() + count)
+        .map(|number| {
+            sys::duplicate(number).map_err(|error| {
+                Error::invalid(format!("--preserve-fds: descriptor {number}")).with_source(error)
+            })
+        })
+        .collect()
+}
+
+/// How many sockets a service manager has passed (sd_listen_fds(3)).
+fn listen_fds() -> i32 {
+    let count = std::env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    count.filter(|count| (0..=40).contains(count)).unwrap_or(0)
+}
+
+pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
+    let arguments = Arguments::parse(arguments, FLAGS)?;
+    let options = Options::new(&arguments)?;
+    create(global, arguments.only_container()?, &options, true).map(drop)
+}
+
+/// A container that waits for its start. Without detachment its terminal is the caller's.
+#[derive(Debug)]
+pub(super) struct Created {
+    pub(super) container: Container,
+    pub(super) terminal: Option<OwnedFd>,
+}
+
+/// # Errors
+/// Nothing is left of the container then.
+pub(super) fn create(
+    global: &Global,
+    id: &str,
+    options: &Options,
+    detached: bool,
+) -> Result<Created> {
+    container::check_id(id)?;
+    let text = config::read_text(&options.bundle.join("config.json"))?;
+    let config: Config = config::parse(&text, "config.json")?;
+    let raw = config::parse(&text, "config.json")?;
+    let mut plan = Plan::new(&config, &options.bundle, options.no_pivot)?;
+    let waiting = [
+        &config.hooks.create_container,
+        &config.hooks.start_container,
+    ];
+    plan.pauses |= waiting.iter().any(|hooks| !hooks.is_empty());
+    let process = config
+        .process
+        .as_ref()
+        .ok_or_else(|| Error::invalid("process: it is missing"))?;
+    terminal::check(
+        process.terminal,
+        detached,
+        options.console_socket.as_deref(),
+    )?;
+    let mut workload = plan::workload(process, config.linux.seccomp.as_ref(), options.new_keyring)?;
+    let sockets = listen_fds();
+    if sockets > 0 {
+        workload
+            .process
+            .env
+            .extend([format!("LISTEN_FDS={sockets}"), "LISTEN_PID=1".into()]);
+    }
+    let group = Cgroup::at_path(
+        config
+            .linux
+            .cgroups_path
+            .as_deref()
+            .filter(|path| !path.is_empty())
+            .unwrap_or(id),
+    )?;
+    let settings = resources::settings(&config.linux.resources, group.is_v2())?;
+    let devices = resources::device_rules(&config.linux.resources.devices)?;
+
+    let joined = plan.joined.iter().fold(0, |flags, (flag, _)| flags | flag);
+    let mut container = Container::make(
+        &global.root,
+        Record {
+            oci_version: config.oci_version.clone(),
+            id: id.into(),
+            pid: 0,
+            start_time: 0,
+            bundle: options.bundle.clone(),
+            rootfs: plan.rootfs.clone(),
+            created: time::now(),
+            annotations: config.annotations.clone(),
+            cgroup: group.directories().to_vec(),
+            namespaces: plan.new | joined,
+            config: raw,
+        },
+    )?;
+    if let Err(error) = group.make_at_path() {
+        if error.kind() != ErrorKind::Conflict {
+            // Then no process is in what has been made of it.
+            let _ = group.remove();
+        }
+        container.remove();
+        return Err(error);
+    }
+    let task = CreateTask {
+        plan,
+        workload,
+        cgroup: group.directories().to_vec(),
+        cgroup_v2: group.is_v2(),
+        tasks_files: group.tasks_files(),
+    };
+    let made = group
+        .set_device_rules(&devices)
+        .and_then(|()| group.apply(&settings))
+        .and_then(|()| spawn_init(&mut container, &config, task, &group, options));
+    match made {
+        Ok(terminal) => Ok(Created {
+            container,
+            terminal,
+        }),
+        Err(error) => {
+            // The first failure is the one to tell about.
+            let _ = group.kill();
+            let _ = group.remove();
+            container.remove();
+            Err(error)
+        }
+    }
+}
+
+fn spawn_init(
+    container: &mut Container,
+    config: &Config,
+    task: CreateTask,
+    group: &Cgroup,
+    options: &Options,
+) -> Result<Option<OwnedFd>> {
+    let (directory, path) = container.socket()?;
+    let listener =
+        UnixListener::bind(path).host(|| "make the socket for the container's start".into())?;
+    drop(directory);
+    let streams = if task.workload.process.terminal.is_some() {
+        Vec::new()
+    } else {
+        standard_streams()?
+    };
+    let pauses = task.plan.pauses;
+    let mut descriptors: Vec<BorrowedFd<'_>> = vec![listener.as_fd()];
+    descriptors.extend(streams.iter().chain(&options.preserved).map(AsFd::as_fd));
+    let task = Task::OciCreate(Box::new(task));
+    let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &descriptors)?;
+    lead(container, config, &channel, pid, group, pauses)
+        .and_then(|master| {
+            let kept = terminal::deliver(master, options.console_socket.as_deref())?;
+            if let Some(path) = &options.pid_file {
+                write_pid_file(path, pid)?;
+            }
+            Ok(kept)
+        })
+        .inspect_err(|_| spawn::end(pid))
+}
+
+/// Leads the new process through its set-up; gives the terminal's master.
+fn lead(
+    container: &mut Container,
+    config: &Config,
+    channel: &Channel,
+    pid: u32,
+    group: &Cgroup,
+    pauses: bool,
+) -> Result<Option<OwnedFd>> {
+    if group.is_v2() {
+        group.add_process(pid)?;
+    }
+    container.record.pid = pid;
+    container.record.start_time = container::start_time(pid)
+        .ok_or_else(|| Error::host("the container's process died before its set-up"))?;
+    channel.send(&Order::Go, &[])?;
+    if pauses {
+        ready(channel)?;
+        // Hooks may ask for the state.
+        container.save()?;
+        let state = |status| container.state(status).to_json();
+        hooks::run(
+            "prestart",
+            &config.hooks.prestart,
+            &state(Status::Creating)?,
+        )?;
+        hooks::run(
+            "createRuntime",
+            &config.hooks.create_runtime,
+            &state(Status::Creating)?,
+        )?;
+        channel.send(&Order::Hooks(state(Status::Created)?), &[])?;
+    }
+    let terminal = ready(channel)?.pop();
+    container.save()?;
+    Ok(terminal)
+}
+
+pub(super) fn ready(channel: &Channel) -> Result<Vec<OwnedFd>> {
+    match channel.report()? {
+        Some((Report::Ready, descriptors)) => Ok(descriptors),
+        _ => Err(Error::host(
+            "the container's process died while it was set up: is its memory limit too low?",
+        )),
+    }
+}
+
+pub(super) fn standard_streams() -> Result<Vec<OwnedFd>> {
+    (0..3)
+        .map(|number| sys::duplicate(number).host(|| format!("copy descriptor {number}")))
+        .collect()
+}
+
+/// Written whole and renamed, as others watch it.
+pub(super) fn write_pid_file(path: &Path, pid: u32) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}"));
+    fs::write(&temporary, pid.to_string())
+        .and_then(|()| fs::rename(&temporary, path))
+        .host(|| format!("write the pid file {}", path.display()))
+}

@@ -1,0 +1,216 @@
+//! `exec`: one more process in a running container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use bulkhead_model::{Error, Result};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::cgroup::Cgroup;
+use crate::channel::Order;
+use crate::config::Task;
+use crate::failure::Context;
+use crate::spawn;
+
+use super::arguments::{Arguments, Flag, flag, option};
+use super::config::{self, Config, Process};
+use super::container::{Container, Status, start_time};
+use super::create::{path, preserved, ready, standard_streams, write_pid_file};
+use super::setup::ExecTask;
+use super::{Global, foreground, helper, plan, terminal};
+
+const FLAGS: &[Flag] = &[
+    option("console-socket", None),
+    option("pidfd-socket", None),
+    option("cwd", None),
+    option("env", Some('e')),
+    flag("tty", Some('t')),
+    option("user", Some('u')),
+    option("additional-gids", Some('g')),
+    option("process", Some('p')),
+    flag("detach", Some('d')),
+    option("pid-file", None),
+    option("process-label", None),
+    option("apparmor", None),
+    flag("no-new-privs", None),
+    option("cap", Some('c')),
+    option("preserve-fds", None),
+    option("cgroup", None),
+    flag("ignore-paused", None),
+];
+
+pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
+    let arguments = Arguments::parse(arguments, FLAGS)?;
+    for name in ["process-label", "apparmor", "pidfd-socket"] {
+        if arguments.value(name).is_some_and(|value| !value.is_empty()) {
+            return Err(Error::unsupported(format!(
+                "--{name} is not supported by this version of Bulkhead"
+            )));
+        }
+    }
+    let (id, command) = arguments.container()?;
+    let container = Container::load(&global.root, id)?;
+    match container.status() {
+        Status::Running | Status::Created => {}
+        Status::Paused if arguments.is_set("ignore-paused") => {}
+        Status::Paused => {
+            return Err(Error::conflict(
+                "cannot exec in a paused container (use --ignore-paused to override)",
+            ));
+        }
+        Status::Stopped | Status::Creating => {
+            return Err(Error::conflict("cannot exec in a stopped container"));
+        }
+    }
+    let configuration = container.config()?;
+    let process = process(&arguments, &configuration, command)?;
+    let detached = arguments.is_set("detach");
+    let socket = path(&arguments, "console-socket");
+    terminal::check(process.terminal, detached, socket.as_deref())?;
+    let workload = plan::workload(&process, configuration.linux.seccomp.as_ref(), true)?;
+    let group = sub_group(container.cgroup()?, &arguments)?;
+
+    let init = Pid::from_raw(container.record.pid as i32)
+        .ok_or_else(|| Error::conflict("cannot exec in a stopped container"))?;
+    let init = pidfd_open(init, PidfdFlags::empty()).host(|| "open the container's init".into())?;
+    if start_time(container.record.pid) != Some(container.record.start_time) {
+        return Err(Error::conflict("cannot exec in a stopped container"));
+    }
+    let mut descriptors: Vec<OwnedFd> = if process.terminal {
+        Vec::new()
+    } else {
+        standard_streams()?
+    };
+    descriptors.extend(preserved(&arguments)?);
+    descriptors.push(init);
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let task = Task::OciExec(Box::new(ExecTask {
+        workload,
+        namespaces: container.record.namespaces,
+        tasks_files: group.tasks_files(),
+    }));
+    let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &borrowed)?;
+    let started = || -> Result<Option<OwnedFd>> {
+        if group.is_v2() {
+            group.add_process(pid)?;
+        }
+        channel.send(&Order::Go, &[])?;
+        let kept = terminal::deliver(ready(&channel)?.pop(), socket.as_deref())?;
+        if let Some(path) = path(&arguments, "pid-file") {
+            write_pid_file(&path, pid)?;
+        }
+        if !detached {
+            foreground::hold_signals();
+        }
+        channel.send(&Order::Start, &[])?;
+        channel.report()?;
+        Ok(kept)
+    };
+    let master = started().inspect_err(|_| spawn::end(pid))?;
+    drop((descriptors, channel));
+    if detached {
+        return Ok(0);
+    }
+    foreground::wait(pid, master)
+}
+
+/// The process of `--process`, or the container's own with what the flags change.
+fn process(arguments: &Arguments, configuration: &Config, command: &[String]) -> Result<Process> {
+    if let Some(path) = path(arguments, "process") {
+        return config::parse(&config::read_text(&path)?, "process.json");
+    }
+    if command.is_empty() {
+        return Err(Error::invalid(
+            "process args cannot be empty: name the program to run",
+        ));
+    }
+    let mut process = configuration
+        .process
+        .clone()
+        .ok_or_else(|| Error::invalid("process: the container has none to take after"))?;
+    process.args = command.to_vec();
+    process.terminal = arguments.is_set("tty");
+    if let Some(cwd) = arguments.value("cwd") {
+        process.cwd = cwd.into();
+    }
+    process.env.extend(arguments.all("env").map(String::from));
+    if arguments.value("no-new-privs").is_some() {
+        process.no_new_privileges = arguments.is_set("no-new-privs");
+    }
+    if let Some(user) = arguments.value("user") {
+        let number = |text: &str| -> Result<u32> {
+            // No signs and no spaces, as `parse` would take a plus (CVE-2026-30892).
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let number = digits.then(|| text.parse().ok()).flatten();
+            number
+                .filter(|number| *number <= i32::MAX as u32)
+                .ok_or_else(|| {
+                    Error::invalid(format!("--user: '{user}' is not UID or UID:GID in numbers"))
+                })
+        };
+        match user.split_once(':') {
+            Some((uid, gid)) => {
+                (process.user.uid, process.user.gid) = (number(uid)?, number(gid)?);
+            }
+            None => process.user.uid = number(user)?,
+        }
+    }
+    for gid in arguments.all("additional-gids") {
+        let gid = gid
+            .parse()
+            .map_err(|_| Error::invalid(format!("--additional-gids: '{gid}' is no number")))?;
+        process.user.additional_gids.push(gid);
+    }
+    // Nothing becomes inheritable or ambient by exec (CVE-2022-27650).
+    let sets = &mut process.capabilities;
+    for name in arguments.all("cap") {
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            set.push(name.into());
+        }
+    }
+    Ok(process)
+}
+
+/// The container's group, or what `--cgroup [CONTROLLER,…:]PATH` names below it.
+fn sub_group(group: Cgroup, arguments: &Arguments) -> Result<Cgroup> {
+    let mut directories = group.directories().to_vec();
+    for text in arguments.all("cgroup") {
+        let (controllers, below) = match text.split_once(':') {
+            Some((controllers, below)) => (Some(controllers), below),
+            None => (None, text),
+        };
+        let relative: PathBuf = below.trim_start_matches('/').into();
+        if relative
+            .components()
+            .any(|part| !matches!(part, std::path::Component::Normal(_)))
+        {
+            return Err(Error::invalid(format!(
+                "--cgroup: '{text}' leads out of the container's cgroup"
+            )));
+        }
+        let mut found = false;
+        for directory in &mut directories {
+            let named = controllers.is_none_or(|controllers| {
+                controllers
+                    .split(',')
+                    .any(|name| directory.controllers.iter().any(|known| known == name))
+            });
+            if named {
+                found = true;
+                directory.path.push(&relative);
+                if !directory.path.is_dir() {
+                    return Err(Error::not_found(format!(
+                        "--cgroup: {} does not exist",
+                        directory.path.display()
+                    )));
+                }
+            }
+        }
+        if !found {
+            return Err(Error::invalid(format!(
+                "--cgroup: '{text}' names no controller of this host"
+            )));
+        }
+    }
+    Cgroup::of_directories(directories)
+}

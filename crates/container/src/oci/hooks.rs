@@ -1,0 +1,76 @@
+//! Runs hooks (config.md, "POSIX-platform Hooks").
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bulkhead_model::{Error, Result};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::failure::Context;
+
+use super::config::Hook;
+
+/// Runs hooks one after another, each with the container's state at its stdin; the first that
+/// fails ends it. Legal in a process with one thread or many.
+pub(super) fn run(name: &str, hooks: &[Hook], state: &str) -> Result<()> {
+    for (index, hook) in hooks.iter().enumerate() {
+        run_one(hook, state).map_err(|error| {
+            Error::host(format!("hooks.{name}[{index}]: {}", hook.path)).with_source(error)
+        })?;
+    }
+    Ok(())
+}
+
+fn run_one(hook: &Hook, state: &str) -> Result<()> {
+    let doing = || "run it".to_owned();
+    let output = memfd_create("hook", MemfdFlags::CLOEXEC).host(doing)?;
+    let mut output = File::from(output);
+    let copy = || output.try_clone().host(doing);
+    let mut command = Command::new(&hook.path);
+    if let Some((first, rest)) = hook.args.split_first() {
+        command.arg0(first).args(rest);
+    }
+    let variables = hook.env.iter().filter_map(|entry| entry.split_once('='));
+    let mut child = command
+        .env_clear()
+        .envs(variables)
+        .stdin(Stdio::piped())
+        .stdout(copy()?)
+        .stderr(copy()?)
+        .spawn()
+        .host(doing)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook need not read it.
+        let _ = stdin.write_all(state.as_bytes());
+    }
+    let deadline = hook
+        .timeout
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let status = loop {
+        let Some(deadline) = deadline else {
+            break child.wait().host(doing)?;
+        };
+        if let Some(status) = child.try_wait().host(doing)? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::host(format!(
+                "it ran longer than its timeout of {} s",
+                hook.timeout.unwrap_or_default()
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    let _ = output.rewind();
+    let _ = output.take(4096).read_to_string(&mut text);
+    Err(Error::host(format!("{status}, output: {}", text.trim())))
+}

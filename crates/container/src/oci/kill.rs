@@ -1,0 +1,95 @@
+//! `kill`: a signal for the container's init, or for all its processes.
+
+use bulkhead_model::{Error, Result};
+
+use crate::failure::Context;
+use crate::sys;
+
+use super::Global;
+use super::arguments::{Arguments, flag};
+use super::container::{Container, Status};
+
+/// By number from 1 (signal(7), x86-64).
+const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
+    let arguments = Arguments::parse(arguments, &[flag("all", Some('a'))])?;
+    let (id, rest) = arguments.container()?;
+    let signal = match rest {
+        [] => libc::SIGTERM,
+        [text] => number(text)?,
+        [_, other, ..] => return Err(Error::invalid(format!("'{other}' is too much"))),
+    };
+    let container = Container::load(&global.root, id)?;
+    if arguments.is_set("all") {
+        let group = container.cgroup()?;
+        for pid in group.processes() {
+            // One that has ended meanwhile needs none.
+            let _ = sys::kill(pid, signal);
+        }
+        if signal == libc::SIGKILL && container.status() == Status::Paused {
+            group.thaw()?;
+        }
+        return Ok(());
+    }
+    let status = container.status();
+    if matches!(status, Status::Stopped | Status::Creating) {
+        return Err(Error::conflict("container not running"));
+    }
+    sys::kill(container.record.pid as i32, signal).host(|| format!("send signal {signal}"))?;
+    if signal == libc::SIGKILL && status == Status::Paused {
+        // What is frozen on cgroup v1 dies when it thaws.
+        container.cgroup()?.thaw()?;
+    }
+    Ok(())
+}
+
+fn number(text: &str) -> Result<i32> {
+    if let Ok(number @ 1..=64) = text.parse() {
+        return Ok(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = name
+        .strip_prefix("RTMIN")
+        .map(|offset| (34, offset))
+        .or_else(|| name.strip_prefix("RTMAX").map(|offset| (64, offset)));
+    let found = match real_time {
+        Some((base, "")) => Some(base),
+        Some((base, offset)) => offset.parse::<i32>().ok().map(|offset| base + offset),
+        None => NAMES
+            .iter()
+            .position(|known| *known == name)
+            .map(|index| index as i32 + 1),
+    };
+    found
+        .filter(|number| (1..=64).contains(number))
+        .ok_or_else(|| Error::invalid(format!("unknown signal \"{text}\"")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, expected) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGTERM", 15),
+            ("sigusr1", 10),
+            ("SYS", 31),
+            ("RTMIN+1", 35),
+            ("RTMAX-1", 63),
+        ] {
+            assert_eq!(number(text).expect(text), expected);
+        }
+        for text in ["0", "65", "FOO", "", "RTMAX+1", "-9"] {
+            number(text).expect_err(text);
+        }
+    }
+}

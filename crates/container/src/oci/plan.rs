@@ -1,0 +1,456 @@
+//! The decided form of a configuration: what the helper carries out, with nothing left to look
+//! up or to refuse.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bulkhead_model::{Error, ErrorKind, ProcessSpec, Result, TerminalSize};
+use serde::{Deserialize, Serialize};
+
+use crate::capabilities::{CapabilitySet, CapabilitySets};
+use crate::config::{self as shared, Identity, Limit, Workload};
+use crate::{namespaces, seccomp};
+
+use super::config::{self, Config, Device, Hook, Process, TimeOffset};
+use super::mount_options::{self, MountOptions};
+
+/// The namespaces of the specification with their `CLONE_*` flags.
+pub(super) const NAMESPACES: [(&str, i32); 7] = [
+    ("cgroup", libc::CLONE_NEWCGROUP),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("mount", libc::CLONE_NEWNS),
+    ("network", libc::CLONE_NEWNET),
+    ("pid", libc::CLONE_NEWPID),
+    ("time", libc::CLONE_NEWTIME),
+    ("uts", libc::CLONE_NEWUTS),
+];
+
+/// What lxcfs and its like may cover below `/proc`; anything else there is refused.
+pub(super) const PROC_EXCEPTIONS: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+];
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// New namespaces, as `CLONE_*` flags; and those that exist, by path.
+    pub(super) new: i32,
+    pub(super) joined: Vec<(i32, PathBuf)>,
+    pub(super) time_offsets: BTreeMap<String, TimeOffset>,
+    pub(super) rootfs: PathBuf,
+    pub(super) read_only: bool,
+    pub(super) no_pivot: bool,
+    /// `MS_*` flags.
+    pub(super) propagation: Option<(u64, bool)>,
+    pub(super) hostname: String,
+    pub(super) domainname: String,
+    pub(super) mounts: Vec<Mount>,
+    pub(super) devices: Vec<Device>,
+    pub(super) masked: Vec<String>,
+    pub(super) read_only_paths: Vec<String>,
+    pub(super) sysctls: BTreeMap<String, String>,
+    pub(super) create_container: Vec<Hook>,
+    pub(super) start_container: Vec<Hook>,
+    /// The runtime has hooks of its own to run before the root is changed.
+    pub(super) pauses: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Mount {
+    pub(super) target: String,
+    pub(super) source: String,
+    pub(super) kind: MountKind,
+    pub(super) options: MountOptions,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum MountKind {
+    Bind,
+    Cgroup,
+    Filesystem(String),
+}
+
+impl Plan {
+    /// # Errors
+    /// Names the field that is wrong (`InvalidInput`) or not supported (`Unsupported`).
+    pub(super) fn new(config: &Config, bundle: &Path, no_pivot: bool) -> Result<Self> {
+        check_version(&config.oci_version)?;
+        let linux = &config.linux;
+        for (field, value) in [
+            ("linux.uidMappings", &linux.uid_mappings),
+            ("linux.gidMappings", &linux.gid_mappings),
+            ("linux.mountLabel", &linux.mount_label),
+            ("linux.intelRdt", &linux.intel_rdt),
+            ("linux.memoryPolicy", &linux.memory_policy),
+            ("linux.personality", &linux.personality),
+            ("linux.netDevices", &linux.net_devices),
+        ] {
+            config::refuse(field, value)?;
+        }
+        let (new, joined) = namespaces_of(config)?;
+        let own = |flag: i32| new & flag != 0 || joined.iter().any(|(joined, _)| *joined == flag);
+        for (field, text) in [
+            ("hostname", &config.hostname),
+            ("domainname", &config.domainname),
+        ] {
+            if !text.is_empty() && !own(libc::CLONE_NEWUTS) {
+                return Err(Error::invalid(format!(
+                    "{field}: it needs a uts namespace in linux.namespaces"
+                )));
+            }
+        }
+        if !linux.time_offsets.is_empty() && new & libc::CLONE_NEWTIME == 0 {
+            return Err(Error::invalid(
+                "linux.timeOffsets: it needs a new time namespace",
+            ));
+        }
+        namespaces::check_sysctls(&linux.sysctl, own(libc::CLONE_NEWNET))
+            .map_err(|error| Error::invalid("linux.sysctl").with_source(error))?;
+        let ipc = linux.sysctl.keys().any(|name| !name.starts_with("net"));
+        if ipc && !own(libc::CLONE_NEWIPC) {
+            return Err(Error::invalid(
+                "linux.sysctl: it needs an ipc namespace in linux.namespaces",
+            ));
+        }
+        let root = config
+            .root
+            .as_ref()
+            .ok_or_else(|| Error::invalid("root: it is missing"))?;
+        let rootfs = bundle.join(&root.path);
+        let rootfs = rootfs.canonicalize().map_err(|error| {
+            Error::invalid(format!("root.path: {}", rootfs.display())).with_source(error)
+        })?;
+        let propagation = match linux.rootfs_propagation.as_deref() {
+            None | Some("") => None,
+            Some(name) => Some(mount_options::propagation(name).ok_or_else(|| {
+                Error::invalid(format!(
+                    "linux.rootfsPropagation: '{name}' is none of private, shared, slave and \
+                     unbindable"
+                ))
+            })?),
+        };
+        for (field, paths) in [
+            ("linux.maskedPaths", &linux.masked_paths),
+            ("linux.readonlyPaths", &linux.readonly_paths),
+        ] {
+            if let Some(path) = paths.iter().find(|path| !path.starts_with('/')) {
+                return Err(Error::invalid(format!("{field}: '{path}' is not absolute")));
+            }
+        }
+        let hooks = &config.hooks;
+        check_hooks(hooks)?;
+        Ok(Self {
+            new,
+            joined,
+            time_offsets: linux.time_offsets.clone(),
+            rootfs,
+            read_only: root.readonly,
+            no_pivot,
+            propagation,
+            hostname: config.hostname.clone(),
+            domainname: config.domainname.clone(),
+            mounts: config
+                .mounts
+                .iter()
+                .enumerate()
+                .map(|(index, mount)| mount_of(mount, index, bundle))
+                .collect::<Result<_>>()?,
+            devices: devices_of(&linux.devices)?,
+            masked: linux.masked_paths.clone(),
+            read_only_paths: linux.readonly_paths.clone(),
+            sysctls: linux.sysctl.clone(),
+            create_container: hooks.create_container.clone(),
+            start_container: hooks.start_container.clone(),
+            pauses: !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty(),
+        })
+    }
+}
+
+fn check_version(version: &str) -> Result<()> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<Option<u32>> = core.split('.').map(|part| part.parse().ok()).collect();
+    match numbers.as_slice() {
+        [Some(1), Some(_), Some(_)] => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "ociVersion: '{version}' is not a version 1 of the specification"
+        ))),
+    }
+}
+
+type Joined = Vec<(i32, PathBuf)>;
+
+fn namespaces_of(config: &Config) -> Result<(i32, Joined)> {
+    let (mut new, mut joined, mut seen) = (0, Vec::new(), 0);
+    for (index, namespace) in config.linux.namespaces.iter().enumerate() {
+        let field = format!("linux.namespaces[{index}]");
+        let flag = match NAMESPACES.iter().find(|(name, _)| *name == namespace.kind) {
+            Some((_, flag)) => *flag,
+            None if namespace.kind == "user" => {
+                return Err(Error::unsupported(format!(
+                    "{field}.type: user namespaces are not supported by this version of Bulkhead"
+                )));
+            }
+            None => {
+                return Err(Error::invalid(format!(
+                    "{field}.type: '{}' is no namespace",
+                    namespace.kind
+                )));
+            }
+        };
+        if seen & flag != 0 {
+            return Err(Error::invalid(format!(
+                "{field}.type: '{}' is there twice",
+                namespace.kind
+            )));
+        }
+        seen |= flag;
+        match namespace.path.as_deref().filter(|path| !path.is_empty()) {
+            None => new |= flag,
+            Some(_) if flag == libc::CLONE_NEWNS => {
+                return Err(Error::unsupported(format!(
+                    "{field}.path: a mount namespace cannot be joined: leave the path out"
+                )));
+            }
+            Some(path) => joined.push((flag, path.into())),
+        }
+    }
+    if new & libc::CLONE_NEWNS == 0 {
+        return Err(Error::unsupported(
+            "linux.namespaces: a container needs a mount namespace: add {\"type\": \"mount\"}",
+        ));
+    }
+    Ok((new, joined))
+}
+
+fn check_hooks(hooks: &config::Hooks) -> Result<()> {
+    for (field, hooks) in [
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
+    ] {
+        for (index, hook) in hooks.iter().enumerate() {
+            if !hook.path.starts_with('/') {
+                return Err(Error::invalid(format!(
+                    "hooks.{field}[{index}].path: '{}' is not absolute",
+                    hook.path
+                )));
+            }
+            if hook.timeout == Some(0) {
+                return Err(Error::invalid(format!(
+                    "hooks.{field}[{index}].timeout: it is not greater than zero"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn mount_of(mount: &config::Mount, index: usize, bundle: &Path) -> Result<Mount> {
+    let field = format!("mounts[{index}]");
+    config::refuse(&format!("{field}.uidMappings"), &mount.uid_mappings)?;
+    config::refuse(&format!("{field}.gidMappings"), &mount.gid_mappings)?;
+    let options = mount_options::parse(&mount.options, &field)?;
+    // Relative ones are deprecated, and taken as from the root.
+    let target = format!("/{}", mount.destination.trim_start_matches('/'));
+    let source = mount.source.clone().unwrap_or_default();
+    let kind = match mount.kind.as_deref() {
+        _ if options.bind => MountKind::Bind,
+        Some("bind") => MountKind::Bind,
+        Some("cgroup" | "cgroup2") => MountKind::Cgroup,
+        Some(kind) if !kind.is_empty() && kind != "none" => MountKind::Filesystem(kind.into()),
+        _ => return Err(Error::invalid(format!("{field}.type: it is missing"))),
+    };
+    let source = if let MountKind::Bind = kind {
+        if let Some(flag) = options.flags.first() {
+            return Err(Error::invalid(format!(
+                "{field}.options: '{flag}' means nothing for a bind mount"
+            )));
+        }
+        if let Some((name, _)) = options.data.first() {
+            return Err(Error::invalid(format!(
+                "{field}.options: '{name}' means nothing for a bind mount"
+            )));
+        }
+        bundle.join(source).to_string_lossy().into_owned()
+    } else {
+        source
+    };
+    Ok(Mount {
+        target,
+        source,
+        kind,
+        options,
+    })
+}
+
+fn devices_of(devices: &[Device]) -> Result<Vec<Device>> {
+    for (index, device) in devices.iter().enumerate() {
+        let field = format!("linux.devices[{index}]");
+        if !matches!(device.kind.as_str(), "b" | "c" | "u" | "p") {
+            return Err(Error::invalid(format!(
+                "{field}.type: '{}' is none of b, c, u and p",
+                device.kind
+            )));
+        }
+        for (name, number) in [("major", device.major), ("minor", device.minor)] {
+            if u32::try_from(number).is_err() {
+                return Err(Error::invalid(format!(
+                    "{field}.{name}: {number} is no device number"
+                )));
+            }
+        }
+        if !device.path.starts_with('/') {
+            return Err(Error::invalid(format!(
+                "{field}.path: '{}' is not absolute",
+                device.path
+            )));
+        }
+    }
+    Ok(devices.to_vec())
+}
+
+/// The process with its privileges.
+pub(super) fn workload(
+    process: &Process,
+    filter: Option<&serde_json::Value>,
+    new_keyring: bool,
+) -> Result<Workload> {
+    for (field, value) in [
+        ("process.apparmorProfile", &process.apparmor_profile),
+        ("process.selinuxLabel", &process.selinux_label),
+        ("process.scheduler", &process.scheduler),
+        ("process.ioPriority", &process.io_priority),
+        ("process.execCPUAffinity", &process.exec_cpu_affinity),
+        ("process.commandLine", &process.command_line),
+    ] {
+        config::refuse(field, value)?;
+    }
+    if process.args.first().is_none_or(String::is_empty) {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "process.args: it must not be empty",
+        ));
+    }
+    if !process.cwd.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "process.cwd: '{}' is not an absolute path",
+            process.cwd
+        )));
+    }
+    let size = process.console_size.as_ref().map(|size| TerminalSize {
+        rows: size.height,
+        columns: size.width,
+    });
+    // Unless told, runc leaves the size at zero.
+    let size = size.unwrap_or(TerminalSize {
+        rows: 0,
+        columns: 0,
+    });
+    let spec = ProcessSpec {
+        args: process.args.clone(),
+        env: process.env.clone(),
+        cwd: process.cwd.clone(),
+        terminal: process.terminal.then_some(size),
+        ..ProcessSpec::default()
+    };
+    shared::check_strings(&spec)?;
+    let user = &process.user;
+    Ok(Workload {
+        process: spec,
+        user: Some(Identity {
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.additional_gids.clone(),
+        }),
+        capabilities: capabilities(&process.capabilities)?,
+        no_new_privileges: process.no_new_privileges,
+        filter: filter.map(filter_of).transpose()?,
+        limits: limits(&process.rlimits)?,
+        oom_score_adj: process.oom_score_adj,
+        init: false,
+        umask: user.umask.unwrap_or(0o022),
+        tied: false,
+        new_keyring,
+    })
+}
+
+fn filter_of(profile: &serde_json::Value) -> Result<seccomp::Filter> {
+    for name in ["listenerPath", "listenerMetadata"] {
+        config::refuse(
+            &format!("linux.seccomp.{name}"),
+            &profile.get(name).cloned(),
+        )?;
+    }
+    let mut profile = profile.clone();
+    if let Some(fields) = profile.as_object_mut() {
+        fields.retain(|name, value| {
+            !value.is_null() && !matches!(name.as_str(), "listenerPath" | "listenerMetadata")
+        });
+    }
+    seccomp::of_profile(&profile.to_string())
+        .map_err(|error| Error::new(error.kind(), "linux.seccomp").with_source(error))
+}
+
+fn capabilities(sets: &config::Capabilities) -> Result<CapabilitySets> {
+    let available = CapabilitySet::available()?;
+    let set = |name: &str, names: &[String]| -> Result<u64> {
+        CapabilitySet::named(names, available)
+            .map(|set| set.0)
+            .map_err(|error| {
+                let field = format!("process.capabilities.{name}");
+                Error::new(error.kind(), field).with_source(error)
+            })
+    };
+    Ok(CapabilitySets {
+        bounding: set("bounding", &sets.bounding)?,
+        effective: set("effective", &sets.effective)?,
+        permitted: set("permitted", &sets.permitted)?,
+        inheritable: set("inheritable", &sets.inheritable)?,
+        // One that is not permitted and inheritable too cannot be ambient (capabilities(7)).
+        ambient: set("ambient", &sets.ambient)?
+            & set("permitted", &sets.permitted)?
+            & set("inheritable", &sets.inheritable)?,
+    })
+}
+
+fn limits(limits: &[config::ResourceLimit]) -> Result<Vec<Limit>> {
+    let limit = |(index, limit): (usize, &config::ResourceLimit)| {
+        let field = format!("process.rlimits[{index}]");
+        let name = limit
+            .kind
+            .strip_prefix("RLIMIT_")
+            .map(str::to_ascii_lowercase);
+        let known = shared::RESOURCES
+            .iter()
+            .find(|(known, _)| Some(*known) == name.as_deref());
+        let Some((name, resource)) = known else {
+            return Err(Error::invalid(format!(
+                "{field}.type: '{}' is no limit",
+                limit.kind
+            )));
+        };
+        if limit.soft > limit.hard {
+            return Err(Error::invalid(format!(
+                "{field}.soft: it is above the hard limit"
+            )));
+        }
+        Ok(Limit {
+            name: (*name).into(),
+            resource: *resource,
+            soft: limit.soft,
+            hard: limit.hard,
+        })
+    };
+    limits.iter().enumerate().map(limit).collect()
+}

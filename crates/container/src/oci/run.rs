@@ -1,0 +1,32 @@
+//! `run`: create and start, and unless detached stay until the end and delete.
+
+use bulkhead_model::Result;
+
+use super::arguments::Arguments;
+use super::create::{self, FLAGS, Options};
+use super::{Global, delete, foreground, start};
+
+pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
+    let arguments = Arguments::parse(arguments, FLAGS)?;
+    let detached = arguments.is_set("detach");
+    let options = Options::new(&arguments)?;
+    let created = create::create(global, arguments.only_container()?, &options, detached)?;
+    drop(options);
+    let container = created.container;
+    if !detached {
+        foreground::hold_signals();
+    }
+    if let Err(error) = start::start(&container) {
+        // The first failure is the one to tell about.
+        let _ = delete::destroy(&container);
+        return Err(error);
+    }
+    if detached {
+        return Ok(0);
+    }
+    let code = foreground::wait(container.record.pid, created.terminal);
+    if !arguments.is_set("keep") {
+        delete::destroy(&container)?;
+    }
+    code
+}

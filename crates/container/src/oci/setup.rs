@@ -1,0 +1,324 @@
+//! What the helper does for an OCI container: its namespaces, its mounts, its root, and the wait
+//! for `start` (config.md, "Mounts" and "Hooks"; runtime.md, "Lifecycle").
+//!
+//! Invariant: every path of the configuration that lies in the container is resolved in its root
+//! by descriptor, and until the root is changed the host's paths are the host's.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use bulkhead_model::{Error, Result};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
+use rustix::mount::{
+    MountPropagationFlags, UnmountFlags, mount_bind_recursive, mount_change, unmount,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Directory;
+use crate::channel::{Channel, Order, Report};
+use crate::config::Workload;
+use crate::console::Terminal;
+use crate::failure::Context;
+use crate::helper::set_oom_score;
+use crate::launch::{self, Streams};
+use crate::resolve::Root;
+use crate::{mounts, namespaces, sys};
+
+use super::filesystem;
+use super::hooks;
+use super::plan::Plan;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CreateTask {
+    pub(super) plan: Plan,
+    pub(super) workload: Workload,
+    /// The container's group, as the host sees it.
+    pub(super) cgroup: Vec<Directory>,
+    pub(super) cgroup_v2: bool,
+    pub(crate) tasks_files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExecTask {
+    pub(super) workload: Workload,
+    /// `CLONE_*` flags of what is joined.
+    pub(crate) namespaces: i32,
+    pub(crate) tasks_files: Vec<PathBuf>,
+}
+
+/// Opens the files by which the new process joins its groups of v1.
+pub(crate) fn open_groups(tasks_files: &[PathBuf]) -> Result<Vec<File>> {
+    let open = |path: &PathBuf| {
+        let opened = File::options().write(true).open(path);
+        opened.host(|| format!("open {}", path.display()))
+    };
+    tasks_files.iter().map(open).collect()
+}
+
+/// Joins them, as a thread that moves itself: for any other move the kernel waits until every
+/// CPU has passed through a quiet state, which is 5 to 10 ms (`cgroup_procs_write_start`).
+pub(crate) fn join_groups(groups: Vec<File>) -> Result<()> {
+    for mut group in groups {
+        group
+            .write_all(b"0")
+            .host(|| "join the container's control group".into())?;
+    }
+    Ok(())
+}
+
+/// Joins the namespaces that exist, and gives the flags for the clone that makes the others.
+pub(crate) fn enter_namespaces(task: &CreateTask) -> Result<i32> {
+    let plan = &task.plan;
+    for (flag, path) in &plan.joined {
+        let doing = || format!("linux.namespaces: join {}", path.display());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let namespace = rustix::fs::open(path, flags, Mode::empty()).host(doing)?;
+        sys::setns(namespace.as_fd(), *flag).host(doing)?;
+    }
+    if plan.new & libc::CLONE_NEWTIME != 0 {
+        sys::unshare(libc::CLONE_NEWTIME).host(|| "make a time namespace".into())?;
+        let mut lines = String::new();
+        for (clock, offset) in &plan.time_offsets {
+            lines += &format!("{clock} {} {}\n", offset.secs, offset.nanosecs);
+        }
+        if !lines.is_empty() {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open("/proc/self/timens_offsets")
+                .and_then(|mut file| file.write_all(lines.as_bytes()))
+                .host(|| "linux.timeOffsets: set the offsets".into())?;
+        }
+    }
+    // The cgroup namespace is made when the process is in its group; clone(2) has no flag for
+    // the time namespace.
+    Ok(plan.new & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME))
+}
+
+/// Goes on as the container's init. `descriptors` are the socket on which `start` connects, the
+/// standard streams if there is no terminal, and what is to be preserved.
+pub(crate) fn set_up(
+    task: CreateTask,
+    mut descriptors: Vec<OwnedFd>,
+    channel: Channel,
+) -> Result<Infallible> {
+    let CreateTask { plan, workload, .. } = &task;
+    if descriptors.is_empty() {
+        return Err(Error::channel("the runtime sent no socket"));
+    }
+    let listener = UnixListener::from(descriptors.remove(0));
+    rustix::process::umask(Mode::empty());
+    set_oom_score(workload)?;
+    if plan.new & libc::CLONE_NEWCGROUP != 0 {
+        sys::unshare(libc::CLONE_NEWCGROUP).host(|| "make a cgroup namespace".into())?;
+    }
+    if !plan.hostname.is_empty() {
+        rustix::system::sethostname(plan.hostname.as_bytes()).host(|| "set the hostname".into())?;
+    }
+    if !plan.domainname.is_empty() {
+        rustix::system::setdomainname(plan.domainname.as_bytes())
+            .host(|| "set the domainname".into())?;
+    }
+    if plan.new & libc::CLONE_NEWNET != 0 {
+        sys::loopback_up().host(|| "set the loopback interface up".into())?;
+    }
+    let root = mount_root(plan)?;
+    filesystem::mount_all(&root, &task)?;
+    let dev = filesystem::make_devices(&root, plan)?;
+    root.directory(&workload.process.cwd)?;
+    let user = launch::resolve_user(&root, workload)?;
+
+    let mut state = String::new();
+    if plan.pauses {
+        channel.send(&Report::Ready, &[])?;
+        match channel.receive::<Order>()? {
+            Some((Order::Hooks(text), _)) => state = text,
+            _ => sys::exit_now(1),
+        }
+    }
+    hooks::run("createContainer", &plan.create_container, &state)?;
+    if !plan.sysctls.is_empty() {
+        // A procfs that is mounted nowhere cannot be a decoy (CVE-2025-52881).
+        let proc = mounts::filesystem("proc", &[], &[], mounts::NOTHING_SPECIAL)
+            .host(|| "open procfs".into())?;
+        namespaces::set_sysctls(&proc, &plan.sysctls)?;
+    }
+    let (streams, master) = match workload.process.terminal {
+        Some(size) => {
+            let devpts = root
+                .find("/dev/pts", OFlags::PATH | OFlags::DIRECTORY)
+                .host(|| "process.terminal: open /dev/pts in the container".into())?;
+            let terminal = Terminal::open(&devpts, size)?;
+            terminal.bind_console(&dev, &devpts)?;
+            (Streams::Terminal(terminal.slave), Some(terminal.master))
+        }
+        None => (standard_streams(&mut descriptors)?, None),
+    };
+    filesystem::protect(&root, plan, &dev)?;
+    enter(&root, plan)?;
+    find_program(workload)?;
+    let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
+    channel.send(&Report::Ready, &masters)?;
+    drop((channel, master, dev));
+
+    let channel = await_start(&listener)?;
+    drop(listener);
+    if let Err(error) = hooks::run("startContainer", &plan.start_container, &state) {
+        let _ = channel.send(&Report::Failed(error.into()), &[]);
+        sys::exit_now(1);
+    }
+    launch::launch(workload, &user, streams, descriptors, channel)
+}
+
+/// Goes on as one more process of a running container, in whose namespaces we are.
+pub(crate) fn set_up_exec(
+    task: ExecTask,
+    mut descriptors: Vec<OwnedFd>,
+    channel: Channel,
+) -> Result<Infallible> {
+    let workload = &task.workload;
+    rustix::process::umask(Mode::empty());
+    set_oom_score(workload)?;
+    let root = Root::open("/".as_ref())?;
+    root.directory(&workload.process.cwd)?;
+    let user = launch::resolve_user(&root, workload)?;
+    let (streams, master) = match workload.process.terminal {
+        Some(size) => {
+            let devpts = root
+                .find("/dev/pts", OFlags::PATH | OFlags::DIRECTORY)
+                .host(|| "open /dev/pts in the container".into())?;
+            let terminal = Terminal::open(&devpts, size)?;
+            (Streams::Terminal(terminal.slave), Some(terminal.master))
+        }
+        None => (standard_streams(&mut descriptors)?, None),
+    };
+    find_program(workload)?;
+    let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
+    channel.send(&Report::Ready, &masters)?;
+    drop(master);
+    channel.await_order()?;
+    launch::launch(workload, &user, streams, descriptors, channel)
+}
+
+fn standard_streams(descriptors: &mut Vec<OwnedFd>) -> Result<Streams> {
+    if descriptors.len() < 3 {
+        return Err(Error::channel("the runtime sent no standard streams"));
+    }
+    let rest = descriptors.split_off(3);
+    let streams = std::mem::replace(descriptors, rest);
+    <[OwnedFd; 3]>::try_from(streams)
+        .map(Streams::Pipes)
+        .map_err(|_| Error::channel("the runtime sent no standard streams"))
+}
+
+/// Blocks until somebody connects and gives the order; who only connects is not waited for.
+fn await_start(listener: &UnixListener) -> Result<Channel> {
+    loop {
+        let (connection, _) = listener.accept().host(|| "wait for start".into())?;
+        let channel = Channel::from_descriptor(connection.into());
+        if let Ok(Some((Order::Start, _))) = channel.receive::<Order>() {
+            return Ok(channel);
+        }
+    }
+}
+
+fn propagate(path: &str, (flag, recursive): (u64, bool)) -> Result<()> {
+    let mut flags = MountPropagationFlags::from_bits_retain(flag as u32);
+    if recursive {
+        flags |= MountPropagationFlags::REC;
+    }
+    mount_change(path, flags).host(|| "linux.rootfsPropagation: set the propagation".into())
+}
+
+fn mount_root(plan: &Plan) -> Result<Root> {
+    propagate("/", plan.propagation.unwrap_or((libc::MS_SLAVE, true)))?;
+    let doing = || format!("root.path: mount {}", plan.rootfs.display());
+    // Twice: the second's parent is the first, which no other namespace has and which is private,
+    // as pivot_root(2) asks.
+    mount_bind_recursive(&plan.rootfs, &plan.rootfs).host(doing)?;
+    mount_change(&plan.rootfs, MountPropagationFlags::PRIVATE).host(doing)?;
+    mount_bind_recursive(&plan.rootfs, &plan.rootfs).host(doing)?;
+    Root::open(&plan.rootfs)
+}
+
+fn enter(root: &Root, plan: &Plan) -> Result<()> {
+    if plan.read_only {
+        sys::mount_setattr(root.as_fd(), false, sys::MOUNT_ATTR_RDONLY)
+            .host(|| "root.readonly: make the root read-only".into())?;
+    }
+    let doing = || "change to the container's root".to_owned();
+    rustix::process::fchdir(root).host(doing)?;
+    if plan.no_pivot {
+        rustix::mount::mount_move(".", "/").host(doing)?;
+        rustix::process::chroot(".").host(doing)?;
+    } else {
+        // The old root ends up on top of the new one (pivot_root(2), NOTES).
+        rustix::process::pivot_root(".", ".").host(doing)?;
+        // What is unmounted here must not be unmounted on the host.
+        mount_change(
+            ".",
+            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+        )
+        .host(doing)?;
+        unmount(".", UnmountFlags::DETACH).host(doing)?;
+    }
+    rustix::process::chdir("/").host(doing)?;
+    match plan.propagation {
+        Some(propagation) => propagate("/", propagation),
+        None => Ok(()),
+    }
+}
+
+/// Tells at `create` already what exec(2) would find wrong, in the words that Docker and
+/// containerd look for.
+fn find_program(workload: &Workload) -> Result<()> {
+    let process = &workload.process;
+    let program = process.args.first().map_or("", String::as_str);
+    let executable = |path: &str| -> Result<(), rustix::io::Errno> {
+        let status = rustix::fs::stat(path)?;
+        if rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::Directory {
+            return Err(rustix::io::Errno::ACCESS);
+        }
+        rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::empty())
+    };
+    if program.contains('/') {
+        let path = if program.starts_with('/') {
+            program.to_owned()
+        } else {
+            format!("{}/{program}", process.cwd)
+        };
+        return match executable(&path) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::ACCESS) => Err(Error::new(
+                bulkhead_model::ErrorKind::CommandNotExecutable,
+                format!("exec: \"{program}\": permission denied"),
+            )),
+            Err(_) => Err(Error::new(
+                bulkhead_model::ErrorKind::CommandNotFound,
+                format!("exec: \"{program}\": stat {program}: no such file or directory"),
+            )),
+        };
+    }
+    let path = launch::search_path(workload);
+    let mut refused = false;
+    for directory in path.split(':') {
+        match executable(&format!("{directory}/{program}")) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::ACCESS) => refused = true,
+            Err(_) => {}
+        }
+    }
+    if refused {
+        return Err(Error::new(
+            bulkhead_model::ErrorKind::CommandNotExecutable,
+            format!("exec: \"{program}\": permission denied"),
+        ));
+    }
+    Err(Error::new(
+        bulkhead_model::ErrorKind::CommandNotFound,
+        format!("exec: \"{program}\": executable file not found in $PATH"),
+    ))
+}

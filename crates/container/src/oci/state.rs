@@ -1,0 +1,16 @@
+//! `state`: the container's state as the specification has it.
+
+use bulkhead_model::{Error, Result};
+
+use super::arguments::Arguments;
+use super::container::Container;
+use super::{Global, print};
+
+pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
+    let arguments = Arguments::parse(arguments, &[])?;
+    let container = Container::load(&global.root, arguments.only_container()?)?;
+    let state = container.state(container.status());
+    let text = serde_json::to_string_pretty(&state)
+        .map_err(|error| Error::host("write the state").with_source(error))?;
+    print(&format!("{text}\n"))
+}
