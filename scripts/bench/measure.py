@@ -244,7 +244,7 @@ def main():
         finally:
             bulkhead.end()
         text = report.text(figures, bulkhead.command[0], arguments)
-    pathlib.Path(arguments.output).write_text(text, encoding="utf-8")
+        pathlib.Path(arguments.output).write_text(text, encoding="utf-8")
     print(text)
 
 

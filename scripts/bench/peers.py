@@ -48,8 +48,12 @@ def podman(directory, tar, image):
         return
     os.makedirs(directory)
     command = ["podman", "--root", f"{directory}/data", "--runroot", f"{directory}/run"]
-    run([*command, "import", tar, image])
-    yield command
+    try:
+        run([*command, "import", tar, image])
+        yield command
+    finally:
+        # podman mounts its storage onto itself, which `os.path.ismount` does not see, and leaves it.
+        subprocess.run(["umount", "--lazy", f"{directory}/data/overlay"], capture_output=True, check=False)
 
 
 @contextlib.contextmanager

@@ -131,7 +131,7 @@ def times(measured, reference):
         value = median(values)
         if value is None:
             reason = values if isinstance(values, str) else "no run"
-            lines.append(f"| {name} | not measured | {cell(reason)} |" + (" |" if base else ""))
+            lines.append(f"| {name} | not measured | {cell(reason.split(": exit code ")[-1])} |" + (" |" if base else ""))
             continue
         lines.append(
             f"| {name} | {shown(value)} | {spread(values)} |" + (f" {ratio(value / base)} |" if base else "")
