@@ -131,7 +131,9 @@ def times(measured, reference):
         value = median(values)
         if value is None:
             reason = values if isinstance(values, str) else "no run"
-            lines.append(f"| {name} | not measured | {cell(reason.split(": exit code ")[-1])} |" + (" |" if base else ""))
+            # The command itself is known, and its paths are of no use to a reader.
+            why = reason.split(": exit code ")[-1]
+            lines.append(f"| {name} | not measured | {cell(why)} |" + (" |" if base else ""))
             continue
         lines.append(
             f"| {name} | {shown(value)} | {spread(values)} |" + (f" {ratio(value / base)} |" if base else "")
