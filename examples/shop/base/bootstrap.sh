@@ -78,19 +78,18 @@ make_tar() {
     mv "$tar.new" "$tar"
 }
 
-# The package sources of this suite that this host uses, in apt's one-line form; Debian's own where
-# none is found. Only signed sources that Debian's own keys sign can be used in a bare image.
+# The package sources of this suite that this host uses, in apt's one-line form. Only sources that
+# Debian's own keys sign can be used in a bare image.
 sources() {
     local found
     # shellcheck disable=SC2016 # apt's own form of variables
     found=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
         awk -v suite="$SUITE" '$2 ~ "^" suite "(-updates|-security)?$" && $3 == "main" { print "deb", $1, $2, $3 }' | sort -u)
-    if [[ -n $found ]]; then
-        printf '%s\n' "$found"
-    else
-        printf 'deb http://deb.debian.org/debian %s main\n' "$SUITE" "$SUITE-updates"
-        printf 'deb http://deb.debian.org/debian-security %s main\n' "$SUITE-security"
-    fi
+    [[ -n $found ]] || {
+        echo "bootstrap.sh: apt on this host knows no packages of Debian's $SUITE: add its sources and run 'apt-get update'" >&2
+        return 1
+    }
+    printf '%s\n' "$found"
 }
 
 # Files of this host, each ended by NUL: proxies of apt, and certificates that the host's owner
