@@ -1,72 +1,11 @@
-//! Capability sets: names, Docker's default set, and what `add` and `drop` make of it.
+//! Capability sets of a process; their names and defaults are `bulkhead_model::capability`'s.
 
+use bulkhead_model::capability::{NAMES, number, parse, selected};
 use bulkhead_model::{Error, Result, Security};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Context;
 use crate::sys;
-
-/// In the order of their numbers (`linux/capability.h`).
-pub(crate) const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
-const DEFAULT: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
-];
 
 /// Capabilities as the kernel has them: bit N is capability number N.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +31,7 @@ impl CapabilitySet {
         if security.privileged {
             return Ok(available);
         }
-        let (add_all, add) = parse(&security.capabilities_add)?;
-        let (drop_all, drop) = parse(&security.capabilities_drop)?;
+        let (_, add) = parse(&security.capabilities_add)?;
         let missing = add & !available.0;
         if missing != 0 {
             return Err(Error::unsupported(format!(
@@ -102,14 +40,8 @@ impl CapabilitySet {
                 NAMES[missing.trailing_zeros() as usize]
             )));
         }
-        let base = if add_all {
-            available.0
-        } else if drop_all {
-            0
-        } else {
-            default_bits() & available.0
-        };
-        Ok(Self(base & !drop | add))
+        let (add, drop) = (&security.capabilities_add, &security.capabilities_drop);
+        selected(add, drop, available.0).map(Self)
     }
 
     /// The capabilities of these names, with or without `CAP_`.
@@ -179,39 +111,6 @@ impl CapabilitySets {
         }
         Ok(())
     }
-}
-
-fn default_bits() -> u64 {
-    DEFAULT
-        .iter()
-        .filter_map(|name| number(name))
-        .fold(0, |bits, number| bits | 1 << number)
-}
-
-fn number(name: &str) -> Option<u32> {
-    let name = name.strip_prefix("CAP_").unwrap_or(name);
-    let index = NAMES.iter().position(|known| *known == name)?;
-    u32::try_from(index).ok()
-}
-
-/// Whether `ALL` is among the names, and the bits of the others.
-fn parse(names: &[String]) -> Result<(bool, u64)> {
-    let mut all = false;
-    let mut bits = 0;
-    for name in names {
-        let upper = name.to_ascii_uppercase();
-        if upper == "ALL" || upper == "CAP_ALL" {
-            all = true;
-            continue;
-        }
-        let number = number(&upper).ok_or_else(|| {
-            Error::invalid(format!(
-                "'{name}' is no capability: see capabilities(7) for the names, or use ALL"
-            ))
-        })?;
-        bits |= 1 << number;
-    }
-    Ok((all, bits))
 }
 
 #[cfg(test)]

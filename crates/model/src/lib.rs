@@ -5,6 +5,7 @@
 //! workspace may depend on this crate; it depends on nothing of ours. The feature `wire` adds
 //! serde's derives and nothing else (`docs/decisions/0002-serde-in-model.md`).
 
+pub mod capability;
 mod error;
 mod sandbox;
 mod spec;

@@ -5,7 +5,7 @@
 use bulkhead_model::{Error, Result};
 use serde_json::json;
 
-use crate::capabilities::NAMES;
+use bulkhead_model::capability::NAMES;
 
 use super::arguments::Arguments;
 use super::plan::NAMESPACES;

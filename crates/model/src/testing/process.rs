@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use crate::capability::number;
 use crate::{ErrorKind, TerminalSize};
 
 use super::harness::{Running, finish, read_until, run, run_with_input, shell};
@@ -20,6 +21,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("control_c_ends_the_workload_of_a_terminal", control_c),
     ("environment_is_as_given_plus_home", environment),
     ("user_by_name_id_and_group", users),
+    ("capabilities_are_added_and_dropped", capabilities),
     ("a_user_can_write_to_dev_stdout", dev_stdout),
     ("working_directory_is_made", working_directory),
     ("command_not_found_is_told_by_start", not_found),
@@ -29,6 +31,25 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("many_threads_wait_for_one_end", many_waiters),
     ("64_megabytes_of_output_arrive_whole", large_output),
 ];
+
+fn capabilities(fixture: &dyn Fixture) {
+    let effective = |add: &[&str], drop: &[&str]| {
+        let mut spec = fixture.spec(&shell(
+            "sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status",
+        ));
+        spec.security.capabilities_add = add.iter().map(|&name| name.to_owned()).collect();
+        spec.security.capabilities_drop = drop.iter().map(|&name| name.to_owned()).collect();
+        let output = run(fixture, &spec);
+        u64::from_str_radix(output.text().trim(), 16).expect("a set of capabilities")
+    };
+    let has = |set: u64, name: &str| number(name).is_some_and(|number| set & (1 << number) != 0);
+    let default = effective(&[], &[]);
+    assert!(has(default, "CHOWN") && !has(default, "SYS_ADMIN"));
+    let all_but_one = effective(&["ALL"], &["NET_RAW"]);
+    assert!(has(all_but_one, "SYS_ADMIN") && !has(all_but_one, "NET_RAW"));
+    assert_eq!(effective(&["CHOWN"], &["ALL"]).count_ones(), 1);
+    assert_eq!(effective(&[], &["ALL"]), 0);
+}
 
 fn exit_code(fixture: &dyn Fixture) {
     for code in [0, 1, 42, 255] {

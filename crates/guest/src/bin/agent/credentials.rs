@@ -4,75 +4,14 @@ use std::fs::File;
 use std::io::Read;
 
 use bulkhead_guest::Configuration;
+use bulkhead_model::capability::{NAMES, selected};
 use bulkhead_model::user::{ResolvedUser, resolve};
 use bulkhead_model::{Error, ProcessSpec, Result};
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-/// Linux' capabilities; a name's place is its number.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
-/// What Docker grants by default.
-const DEFAULT: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
-];
-
-const ALL: u64 = (1 << CAPABILITIES.len()) - 1;
+/// A guest's root has them all.
+const ALL: u64 = (1 << NAMES.len()) - 1;
 
 /// The set of capabilities, as bits, that the process may have.
 ///
@@ -82,30 +21,11 @@ pub fn allowed_capabilities(configuration: &Configuration, process: &ProcessSpec
     if configuration.privileged || process.privileged {
         return Ok(ALL);
     }
-    let mut allowed = DEFAULT
-        .iter()
-        .try_fold(0, |bits, name| bit(name).map(|bit| bits | bit))?;
-    // Docker's order: "drop ALL, add X" leaves X.
-    for name in &configuration.capabilities_drop {
-        allowed &= !bit(name)?;
-    }
-    for name in &configuration.capabilities_add {
-        allowed |= bit(name)?;
-    }
-    Ok(allowed)
-}
-
-fn bit(name: &str) -> Result<u64> {
-    let upper = name.to_ascii_uppercase();
-    let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    if plain == "ALL" {
-        return Ok(ALL);
-    }
-    CAPABILITIES
-        .iter()
-        .position(|known| *known == plain)
-        .map(|number| 1 << number)
-        .ok_or_else(|| Error::invalid(format!("unknown capability '{name}'")))
+    selected(
+        &configuration.capabilities_add,
+        &configuration.capabilities_drop,
+        ALL,
+    )
 }
 
 /// Resolves the user in the files of the root that the caller is in.
@@ -131,7 +51,7 @@ pub fn assume(
     allowed: u64,
     no_new_privileges: bool,
 ) -> rustix::io::Result<()> {
-    for number in 0..CAPABILITIES.len() {
+    for number in 0..NAMES.len() {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if allowed & (1 << number) == 0 {
             rustix::thread::remove_capability_from_bounding_set(capability)?;
