@@ -84,16 +84,22 @@ impl Plan {
     pub(super) fn new(config: &Config, bundle: &Path, no_pivot: bool) -> Result<Self> {
         check_version(&config.oci_version)?;
         let linux = &config.linux;
-        for (field, value) in [
-            ("linux.uidMappings", &linux.uid_mappings),
-            ("linux.gidMappings", &linux.gid_mappings),
-            ("linux.mountLabel", &linux.mount_label),
-            ("linux.intelRdt", &linux.intel_rdt),
-            ("linux.memoryPolicy", &linux.memory_policy),
-            ("linux.personality", &linux.personality),
-            ("linux.netDevices", &linux.net_devices),
+        for (field, present) in [
+            ("linux.uidMappings", !linux.uid_mappings.is_empty()),
+            ("linux.gidMappings", !linux.gid_mappings.is_empty()),
+            (
+                "linux.mountLabel",
+                linux
+                    .mount_label
+                    .as_deref()
+                    .is_some_and(|label| !label.is_empty()),
+            ),
+            ("linux.intelRdt", linux.intel_rdt.is_some()),
+            ("linux.memoryPolicy", linux.memory_policy.is_some()),
+            ("linux.personality", linux.personality.is_some()),
+            ("linux.netDevices", !linux.net_devices.is_empty()),
         ] {
-            config::refuse(field, value)?;
+            config::refuse(field, present)?;
         }
         let (new, joined) = namespaces_of(config)?;
         let own = |flag: i32| new & flag != 0 || joined.iter().any(|(joined, _)| *joined == flag);
@@ -258,8 +264,14 @@ fn check_hooks(hooks: &config::Hooks) -> Result<()> {
 
 fn mount_of(mount: &config::Mount, index: usize, bundle: &Path) -> Result<Mount> {
     let field = format!("mounts[{index}]");
-    config::refuse(&format!("{field}.uidMappings"), &mount.uid_mappings)?;
-    config::refuse(&format!("{field}.gidMappings"), &mount.gid_mappings)?;
+    config::refuse(
+        &format!("{field}.uidMappings"),
+        !mount.uid_mappings.is_empty(),
+    )?;
+    config::refuse(
+        &format!("{field}.gidMappings"),
+        !mount.gid_mappings.is_empty(),
+    )?;
     let options = mount_options::parse(&mount.options, &field)?;
     // Relative ones are deprecated, and taken as from the root.
     let target = format!("/{}", mount.destination.trim_start_matches('/'));
@@ -326,15 +338,18 @@ pub(super) fn workload(
     filter: Option<&serde_json::Value>,
     new_keyring: bool,
 ) -> Result<Workload> {
-    for (field, value) in [
-        ("process.apparmorProfile", &process.apparmor_profile),
-        ("process.selinuxLabel", &process.selinux_label),
-        ("process.scheduler", &process.scheduler),
-        ("process.ioPriority", &process.io_priority),
-        ("process.execCPUAffinity", &process.exec_cpu_affinity),
-        ("process.commandLine", &process.command_line),
+    let label = |label: &Option<String>| label.as_deref().is_some_and(|label| !label.is_empty());
+    for (field, present) in [
+        ("process.apparmorProfile", label(&process.apparmor_profile)),
+        ("process.selinuxLabel", label(&process.selinux_label)),
+        ("process.scheduler", process.scheduler.is_some()),
+        ("process.ioPriority", process.io_priority.is_some()),
+        (
+            "process.execCPUAffinity",
+            process.exec_cpu_affinity.is_some(),
+        ),
     ] {
-        config::refuse(field, value)?;
+        config::refuse(field, present)?;
     }
     if process.args.first().is_none_or(String::is_empty) {
         return Err(Error::new(
@@ -389,7 +404,7 @@ fn filter_of(profile: &serde_json::Value) -> Result<seccomp::Filter> {
     for name in ["listenerPath", "listenerMetadata"] {
         config::refuse(
             &format!("linux.seccomp.{name}"),
-            &profile.get(name).cloned(),
+            profile.get(name).is_some_and(|value| !value.is_null()),
         )?;
     }
     let mut profile = profile.clone();

@@ -30,8 +30,8 @@ const ALWAYS: [(char, Option<u32>, Option<u32>, &str); 11] = [
 /// `Unsupported` with the field for what has no form on the hierarchy, `InvalidInput` for values
 /// that contradict each other.
 pub(super) fn settings(resources: &Resources, v2: bool) -> Result<Vec<Setting>> {
-    config::refuse("linux.resources.network", &resources.network)?;
-    config::refuse("linux.resources.rdma", &resources.rdma)?;
+    config::refuse("linux.resources.network", resources.network.is_some())?;
+    config::refuse("linux.resources.rdma", !resources.rdma.is_empty())?;
     let mut list = List {
         settings: Vec::new(),
         v2,
@@ -255,10 +255,13 @@ impl List {
     }
 
     fn block_io(&mut self, block_io: &BlockIo) -> Result<()> {
-        config::refuse("linux.resources.blockIO.leafWeight", &block_io.leaf_weight)?;
+        config::refuse(
+            "linux.resources.blockIO.leafWeight",
+            block_io.leaf_weight.is_some(),
+        )?;
         config::refuse(
             "linux.resources.blockIO.weightDevice",
-            &block_io.weight_device,
+            !block_io.weight_device.is_empty(),
         )?;
         let weight = block_io.weight.filter(|&weight| weight != 0);
         let files = ("blkio.bfq.weight", Some("io.bfq.weight"));
