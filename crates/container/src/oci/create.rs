@@ -16,9 +16,9 @@ use crate::{spawn, sys};
 use super::arguments::{Arguments, Flag, flag, option};
 use super::config::{self, Config};
 use super::container::{self, Container, Record, Status};
-use super::plan::{self, Plan};
+use super::plan::Plan;
 use super::setup::CreateTask;
-use super::{Global, helper, hooks, resources, terminal, time};
+use super::{Global, helper, hooks, process, resources, terminal, time};
 
 pub(super) const FLAGS: &[Flag] = &[
     option("bundle", Some('b')),
@@ -140,7 +140,8 @@ pub(super) fn create(
         detached,
         options.console_socket.as_deref(),
     )?;
-    let mut workload = plan::workload(process, config.linux.seccomp.as_ref(), options.new_keyring)?;
+    let mut workload =
+        process::workload(process, config.linux.seccomp.as_ref(), options.new_keyring)?;
     let sockets = listen_fds();
     if sockets > 0 {
         workload

@@ -17,7 +17,7 @@ use super::config::{self, Config, Process};
 use super::container::{Container, Status, start_time};
 use super::create::{path, preserved, ready, standard_streams, write_pid_file};
 use super::setup::ExecTask;
-use super::{Global, foreground, helper, plan, terminal};
+use super::{Global, foreground, helper, process, terminal};
 
 const FLAGS: &[Flag] = &[
     option("console-socket", None),
@@ -63,11 +63,11 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         }
     }
     let configuration = container.config()?;
-    let process = process(&arguments, &configuration, command)?;
+    let process = process_of(&arguments, &configuration, command)?;
     let detached = arguments.is_set("detach");
     let socket = path(&arguments, "console-socket");
     terminal::check(process.terminal, detached, socket.as_deref())?;
-    let workload = plan::workload(&process, configuration.linux.seccomp.as_ref(), true)?;
+    let workload = process::workload(&process, configuration.linux.seccomp.as_ref(), true)?;
     let group = sub_group(container.cgroup()?, &arguments)?;
 
     let init = Pid::from_raw(container.record.pid as i32)
@@ -115,7 +115,11 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
 }
 
 /// The process of `--process`, or the container's own with what the flags change.
-fn process(arguments: &Arguments, configuration: &Config, command: &[String]) -> Result<Process> {
+fn process_of(
+    arguments: &Arguments,
+    configuration: &Config,
+    command: &[String],
+) -> Result<Process> {
     if let Some(path) = path(arguments, "process") {
         return config::parse(&config::read_text(&path)?, "process.json");
     }

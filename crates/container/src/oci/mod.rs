@@ -23,6 +23,7 @@ mod list;
 mod mount_options;
 mod pause;
 mod plan;
+mod process;
 mod ps;
 mod resources;
 mod resume;
