@@ -12,6 +12,8 @@ use crate::sys;
 pub(crate) struct CapabilitySet(pub(crate) u64);
 
 impl CapabilitySet {
+    pub(crate) const ALL: Self = Self((1 << NAMES.len()) - 1);
+
     pub(crate) fn contains(self, name: &str) -> bool {
         number(name).is_some_and(|number| self.0 & (1 << number) != 0)
     }

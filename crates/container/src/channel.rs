@@ -35,6 +35,8 @@ const MAXIMUM_MESSAGE: u32 = 16 << 20;
 /// What the helper and the container's process tell the runtime.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// The helper has made a user namespace and waits for its mappings.
+    Unmapped,
     /// The new process, by its number on the host.
     Cloned(u32),
     Ready,

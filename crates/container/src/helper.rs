@@ -39,7 +39,7 @@ pub fn init_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(channel: &Channel) -> Result<()> {
     // Once in the container's namespaces, its processes must not reach into us.
-    sys::set_not_dumpable().host(|| "protect the helper".into())?;
+    sys::set_dumpable(false).host(|| "protect the helper".into())?;
     let Some((task, mut descriptors)) = channel.receive::<Task>()? else {
         return Err(Error::channel("the runtime ended before it gave a task"));
     };
@@ -49,15 +49,20 @@ fn run(channel: &Channel) -> Result<()> {
         Task::OciExec(exec) => oci::open_groups(&exec.tasks_files)?,
         Task::Create(_) | Task::Exec(_) => Vec::new(),
     };
+    // An OCI process may be about to lose what it takes in a user namespace.
+    match &task {
+        Task::OciCreate(create) => set_oom_score(create.workload())?,
+        Task::OciExec(exec) => set_oom_score(exec.workload())?,
+        Task::Create(_) | Task::Exec(_) => {}
+    }
     let flags = match &task {
         Task::Create(create) => namespaces::clone_flags(&create.spec.network),
-        Task::OciCreate(create) => oci::enter_namespaces(create)?,
+        Task::OciCreate(create) => oci::make_namespaces(create, channel)?,
         Task::OciExec(exec) => {
             let init = descriptors
                 .pop()
                 .ok_or_else(|| Error::channel("the runtime sent no process to join"))?;
-            sys::setns(init.as_fd(), exec.namespaces)
-                .host(|| "join the container's namespaces".into())?;
+            oci::join_namespaces(exec, init.as_fd())?;
             0
         }
         Task::Exec(_) => {

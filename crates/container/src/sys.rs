@@ -90,6 +90,30 @@ pub(crate) fn change_mount(
         propagation,
         user_namespace: 0,
     };
+    set_mount_attributes(mount, recursive, &attributes)
+}
+
+/// Maps the ids of a detached mount as the user namespace has them (Linux 5.12).
+pub(crate) fn map_mount_ids(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    user_namespace: BorrowedFd<'_>,
+) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+    let attributes = MountAttributes {
+        set: MOUNT_ATTR_IDMAP,
+        clear: 0,
+        propagation: 0,
+        user_namespace: user_namespace.as_raw_fd() as u64,
+    };
+    set_mount_attributes(mount, recursive, &attributes)
+}
+
+fn set_mount_attributes(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    attributes: &MountAttributes,
+) -> io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH;
     if recursive {
         flags |= libc::AT_RECURSIVE;
@@ -102,7 +126,7 @@ pub(crate) fn change_mount(
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            ptr::from_ref(attributes),
             size_of::<MountAttributes>(),
         )
     })
@@ -166,9 +190,10 @@ pub(crate) fn set_parent_death_signal(signal: i32) -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0)
 }
 
-/// Keeps processes without `CAP_SYS_PTRACE` away from our `/proc/PID` files.
-pub(crate) fn set_not_dumpable() -> io::Result<()> {
-    prctl(libc::PR_SET_DUMPABLE, 0, 0)
+/// Unless set, processes without `CAP_SYS_PTRACE` are kept away from our `/proc/PID` files, and
+/// so are we where we have no privileges on the host.
+pub(crate) fn set_dumpable(dumpable: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, dumpable.into(), 0)
 }
 
 pub(crate) fn set_no_new_privileges() -> io::Result<()> {
@@ -282,6 +307,16 @@ pub(crate) fn set_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
         ))?;
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// Becomes the ids 0 of the own user namespace; the supplementary groups stay.
+pub(crate) fn become_root() -> io::Result<()> {
+    // SAFETY: only numbers are passed.
+    unsafe {
+        check(libc::syscall(libc::SYS_setresgid, 0, 0, 0))?;
+        check(libc::syscall(libc::SYS_setresuid, 0, 0, 0))?;
     }
     Ok(())
 }

@@ -17,7 +17,9 @@ use super::arguments::{Arguments, Flag, flag, option};
 use super::config::{self, Config};
 use super::container::{self, Container, Record, Status};
 use super::plan::Plan;
+use super::prepared::Prepared;
 use super::setup::CreateTask;
+use super::user_namespace::Mappings;
 use super::{Global, helper, hooks, process, resources, terminal, time};
 
 pub(super) const FLAGS: &[Flag] = &[
@@ -140,8 +142,12 @@ pub(super) fn create(
         detached,
         options.console_socket.as_deref(),
     )?;
-    let mut workload =
-        process::workload(process, config.linux.seccomp.as_ref(), options.new_keyring)?;
+    let mut workload = process::workload(
+        process,
+        config.linux.seccomp.as_ref(),
+        options.new_keyring,
+        plan.has(libc::CLONE_NEWUSER),
+    )?;
     let sockets = listen_fds();
     if sockets > 0 {
         workload
@@ -186,6 +192,7 @@ pub(super) fn create(
         return Err(error);
     }
     let task = CreateTask {
+        prepared: Vec::new(),
         plan,
         workload,
         cgroup: group.directories().to_vec(),
@@ -214,7 +221,7 @@ pub(super) fn create(
 fn spawn_init(
     container: &mut Container,
     config: &Config,
-    task: CreateTask,
+    mut task: CreateTask,
     group: &Cgroup,
     options: &Options,
 ) -> Result<Option<OwnedFd>> {
@@ -228,10 +235,20 @@ fn spawn_init(
         standard_streams()?
     };
     let pauses = task.plan.pauses;
-    let mut descriptors: Vec<BorrowedFd<'_>> = vec![listener.as_fd()];
+    let prepared = Prepared::new(&task.plan)?;
+    task.prepared = prepared.parts();
+    let mut descriptors: Vec<BorrowedFd<'_>> = prepared.descriptors().collect();
+    descriptors.push(listener.as_fd());
     descriptors.extend(streams.iter().chain(&options.preserved).map(AsFd::as_fd));
+    let (users, groups) = (
+        config.linux.uid_mappings.as_slice(),
+        config.linux.gid_mappings.as_slice(),
+    );
     let task = Task::OciCreate(Box::new(task));
-    let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &descriptors)?;
+    let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &descriptors, |helper| {
+        Mappings { users, groups }.write(helper)
+    })?;
+    drop(prepared);
     lead(container, config, &channel, pid, group, pauses)
         .and_then(|master| {
             let kept = terminal::deliver(master, options.console_socket.as_deref())?;

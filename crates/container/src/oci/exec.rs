@@ -1,6 +1,7 @@
 //! `exec`: one more process in a running container.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use bulkhead_model::{Error, Result};
@@ -67,7 +68,12 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let detached = arguments.is_set("detach");
     let socket = path(&arguments, "console-socket");
     terminal::check(process.terminal, detached, socket.as_deref())?;
-    let workload = process::workload(&process, configuration.linux.seccomp.as_ref(), true)?;
+    let workload = process::workload(
+        &process,
+        configuration.linux.seccomp.as_ref(),
+        true,
+        container.record.namespaces & libc::CLONE_NEWUSER != 0,
+    )?;
     let group = sub_group(container.cgroup()?, &arguments)?;
 
     let init = Pid::from_raw(container.record.pid as i32)
@@ -84,12 +90,21 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     descriptors.extend(preserved(&arguments)?);
     descriptors.push(init);
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut namespaces = container.record.namespaces;
+    if same_user_namespace(container.record.pid)? {
+        // One's own cannot be joined (setns(2)).
+        namespaces &= !libc::CLONE_NEWUSER;
+    }
     let task = Task::OciExec(Box::new(ExecTask {
         workload,
-        namespaces: container.record.namespaces,
+        namespaces,
         tasks_files: group.tasks_files(),
     }));
-    let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &borrowed)?;
+    let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &borrowed, |_| {
+        Err(Error::channel(
+            "the helper of an exec made a user namespace",
+        ))
+    })?;
     let started = || -> Result<Option<OwnedFd>> {
         if group.is_v2() {
             group.add_process(pid)?;
@@ -112,6 +127,15 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         return Ok(0);
     }
     foreground::wait(pid, master)
+}
+
+fn same_user_namespace(pid: u32) -> Result<bool> {
+    let namespace = |process: &str| {
+        let path = format!("/proc/{process}/ns/user");
+        std::fs::metadata(&path).host(|| format!("look at {path}"))
+    };
+    let (own, other) = (namespace("self")?, namespace(&pid.to_string())?);
+    Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
 }
 
 /// The process of `--process`, or the container's own with what the flags change.

@@ -8,7 +8,10 @@ use rustix::fs::{
     symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::{
+    FsPickFlags, OpenTreeFlags, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string,
+    fspick, open_tree,
+};
 
 use crate::cgroup::View;
 use crate::devices::{self, LINKS, NODES};
@@ -18,15 +21,18 @@ use crate::resolve::{self, Root};
 use crate::sys;
 
 use super::config::Device;
+use super::copy_up::copy_up;
 use super::plan::{Mount, MountKind, PROC_EXCEPTIONS, Plan};
+use super::prepared::{self, Part, Prepared};
 use super::setup::CreateTask;
 
 /// `PROC_SUPER_MAGIC`.
 const PROCFS: i64 = 0x9fa0;
 
-pub(super) fn mount_all(root: &Root, task: &CreateTask) -> Result<()> {
+pub(super) fn mount_all(root: &Root, task: &CreateTask, prepared: &mut Prepared) -> Result<()> {
     for (index, mount) in task.plan.mounts.iter().enumerate() {
-        mount_one(root, mount, task).map_err(|error| {
+        let prepared = prepared.take(Part::Mount(index));
+        mount_one(root, mount, task, prepared).map_err(|error| {
             Error::new(error.kind(), format!("mounts[{index}]: {}", mount.target))
                 .with_source(error)
         })?;
@@ -34,25 +40,20 @@ pub(super) fn mount_all(root: &Root, task: &CreateTask) -> Result<()> {
     Ok(())
 }
 
-fn mount_one(root: &Root, mount: &Mount, task: &CreateTask) -> Result<()> {
+fn mount_one(
+    root: &Root,
+    mount: &Mount,
+    task: &CreateTask,
+    prepared: Option<OwnedFd>,
+) -> Result<()> {
     let options = &mount.options;
     let doing = || "mount".to_owned();
-    let copy = match &mount.kind {
-        MountKind::Cgroup => return mount_cgroups(root, mount, task),
-        MountKind::Bind => {
-            let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            if options.recursive {
-                flags |= OpenTreeFlags::AT_RECURSIVE;
-            }
-            let copy = open_tree(CWD, mount.source.as_str(), flags)
-                .host(|| format!("bind {}", mount.source))?;
-            if options.set | options.clear != 0 {
-                sys::change_mount(copy.as_fd(), false, options.set, options.clear, 0)
-                    .host(doing)?;
-            }
-            copy
-        }
-        MountKind::Filesystem(kind) => filesystem(root, mount, kind)?,
+    let copy = match (&mount.kind, prepared) {
+        (_, Some(prepared)) => prepared,
+        (MountKind::Cgroup, None) => return mount_cgroups(root, mount, task),
+        (MountKind::Remount, None) => return remount(root, mount),
+        (MountKind::Bind, None) => prepared::bind_source(mount)?,
+        (MountKind::Filesystem(kind), None) => filesystem(root, mount, kind)?,
     };
     if options.recursive_set | options.recursive_clear != 0 {
         let (set, clear) = (options.recursive_set, options.recursive_clear);
@@ -76,9 +77,44 @@ fn mount_one(root: &Root, mount: &Mount, task: &CreateTask) -> Result<()> {
             "this is inside /proc, where only lxcfs's files may be mounted",
         ));
     }
+    if options.copy_up {
+        copy_up(target.as_fd(), copy.as_fd())?;
+    }
     resolve::attach(&copy, &target).host(|| "attach: is the other a directory?".into())?;
     for (flag, recursive) in &options.propagation {
         sys::change_mount(copy.as_fd(), *recursive, 0, 0, *flag).host(doing)?;
+    }
+    Ok(())
+}
+
+/// Changes what is mounted at the target: with `bind` the mount alone, otherwise its filesystem
+/// (mount(2), "Remounting an existing mount").
+fn remount(root: &Root, mount: &Mount) -> Result<()> {
+    let options = &mount.options;
+    let doing = || "remount".to_owned();
+    let target = root
+        .find(&mount.target, OFlags::PATH)
+        .host(|| "open what is to be remounted".into())?;
+    if !options.bind {
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let context = fspick(&target, "", flags).host(doing)?;
+        let read_only = options.set & sys::MOUNT_ATTR_RDONLY != 0;
+        fsconfig_set_flag(&context, if read_only { "ro" } else { "rw" }).host(doing)?;
+        for flag in &options.flags {
+            fsconfig_set_flag(&context, flag.as_str()).host(doing)?;
+        }
+        for (name, value) in &options.data {
+            fsconfig_set_string(&context, name.as_str(), value.as_str()).host(doing)?;
+        }
+        fsconfig_reconfigure(&context).host(doing)?;
+    }
+    sys::change_mount(target.as_fd(), false, options.set, options.clear, 0).host(doing)?;
+    let (set, clear) = (options.recursive_set, options.recursive_clear);
+    if set | clear != 0 {
+        sys::change_mount(target.as_fd(), true, set, clear, 0).host(doing)?;
+    }
+    for (flag, recursive) in &options.propagation {
+        sys::change_mount(target.as_fd(), *recursive, 0, 0, *flag).host(doing)?;
     }
     Ok(())
 }
@@ -108,11 +144,7 @@ fn filesystem(root: &Root, mount: &Mount, kind: &str) -> Result<OwnedFd> {
 /// The container's own groups: through its cgroup namespace, or without one as binds.
 fn mount_cgroups(root: &Root, mount: &Mount, task: &CreateTask) -> Result<()> {
     let plan = &task.plan;
-    let has_namespace = plan.new & libc::CLONE_NEWCGROUP != 0
-        || plan
-            .joined
-            .iter()
-            .any(|(flag, _)| *flag == libc::CLONE_NEWCGROUP);
+    let has_namespace = plan.has(libc::CLONE_NEWCGROUP);
     let views: Vec<View> = task
         .cgroup
         .iter()
@@ -137,9 +169,20 @@ pub(super) fn make_devices(root: &Root, plan: &Plan) -> Result<OwnedFd> {
         return Ok(dev);
     }
     for device in &plan.devices {
+        if plan.has(libc::CLONE_NEWUSER) {
+            bind_device(root, &device.path)?;
+            continue;
+        }
         make_device(root, device).map_err(|error| {
             Error::host(format!("linux.devices: {}", device.path)).with_source(error)
         })?;
+    }
+    if plan.has(libc::CLONE_NEWUSER) {
+        // The root of a user namespace makes no device nodes (mknod(2)).
+        for (name, _, _) in NODES {
+            bind_device(root, &format!("/dev/{name}"))?;
+        }
+        return make_links(&dev).map(|()| dev);
     }
     for (name, major, minor) in NODES {
         let mode = Mode::from_raw_mode(0o666);
@@ -147,16 +190,30 @@ pub(super) fn make_devices(root: &Root, plan: &Plan) -> Result<OwnedFd> {
         exists_or(mknodat(&dev, name, FileType::CharacterDevice, mode, number))
             .host(|| format!("make /dev/{name}"))?;
     }
+    make_links(&dev)?;
+    Ok(dev)
+}
+
+fn make_links(dev: &OwnedFd) -> Result<()> {
     for (target, name) in LINKS {
         if name == "ptmx" {
-            match unlinkat(&dev, name, AtFlags::empty()) {
+            match unlinkat(dev, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(error).host(|| "replace /dev/ptmx".into()),
             }
         }
-        exists_or(symlinkat(target, &dev, name)).host(|| format!("make /dev/{name}"))?;
+        exists_or(symlinkat(target, dev, name)).host(|| format!("make /dev/{name}"))?;
     }
-    Ok(dev)
+    Ok(())
+}
+
+/// Binds the host's device of the same path.
+fn bind_device(root: &Root, path: &str) -> Result<()> {
+    let doing = || format!("bind the host's {path}, as a user namespace can make no device");
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let copy = open_tree(CWD, path, flags).host(doing)?;
+    let target = root.file(path)?;
+    resolve::attach(copy, target).host(doing)
 }
 
 fn exists_or(result: Result<(), Errno>) -> Result<(), Errno> {

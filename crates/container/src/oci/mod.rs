@@ -10,6 +10,7 @@
 mod arguments;
 mod config;
 mod container;
+mod copy_up;
 mod create;
 mod delete;
 mod events;
@@ -20,13 +21,17 @@ mod foreground;
 mod hooks;
 mod kill;
 mod list;
+mod mappings;
 mod mount_options;
+mod namespaces;
 mod pause;
 mod plan;
+mod prepared;
 mod process;
 mod ps;
 mod resources;
 mod resume;
+mod root;
 mod run;
 mod setup;
 mod spec;
@@ -35,6 +40,7 @@ mod state;
 mod terminal;
 mod time;
 mod update;
+mod user_namespace;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -48,9 +54,8 @@ use crate::sys;
 
 use arguments::{Arguments, Flag, flag, option};
 
-pub(crate) use setup::{
-    CreateTask, ExecTask, enter_namespaces, join_groups, open_groups, set_up, set_up_exec,
-};
+pub(crate) use namespaces::{join_namespaces, make_namespaces};
+pub(crate) use setup::{CreateTask, ExecTask, join_groups, open_groups, set_up, set_up_exec};
 
 /// The options before the verb.
 #[derive(Debug)]

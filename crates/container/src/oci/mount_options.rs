@@ -10,6 +10,12 @@ use crate::sys;
 pub(super) struct MountOptions {
     pub(super) bind: bool,
     pub(super) recursive: bool,
+    /// Changes what is mounted there already.
+    pub(super) remount: bool,
+    /// A tmpfs starts with what it covers.
+    pub(super) copy_up: bool,
+    /// The ids are mapped, and whether those of all mounts below it too.
+    pub(super) id_map: Option<bool>,
     /// `MOUNT_ATTR_*` of the mount itself.
     pub(super) set: u64,
     pub(super) clear: u64,
@@ -67,9 +73,6 @@ const PROPAGATIONS: [(&str, u64); 4] = [
     ("unbindable", libc::MS_UNBINDABLE),
 ];
 
-/// Options that ask for more than this version does.
-const REFUSED: [&str; 6] = ["tmpcopyup", "idmap", "ridmap", "remount", "silent", "move"];
-
 /// All names that are understood, for `features`.
 pub(super) fn known() -> Vec<String> {
     let mut names: Vec<String> = vec!["bind".into(), "rbind".into()];
@@ -83,7 +86,21 @@ pub(super) fn known() -> Vec<String> {
         names.push(name.into());
         names.push(format!("r{name}"));
     }
-    names.extend(["sync", "async", "dirsync", "lazytime"].map(String::from));
+    names.extend(
+        [
+            "async",
+            "dirsync",
+            "idmap",
+            "lazytime",
+            "nolazytime",
+            "remount",
+            "ridmap",
+            "silent",
+            "sync",
+            "tmpcopyup",
+        ]
+        .map(String::from),
+    );
     names.sort();
     names
 }
@@ -104,16 +121,22 @@ pub(super) fn parse(options: &[String], field: &str) -> Result<MountOptions> {
     for option in options {
         let name = option.as_str();
         let attribute = |name: &str| ATTRIBUTES.iter().find(|(known, _)| *known == name);
-        if REFUSED.contains(&name) {
-            return Err(Error::unsupported(format!(
-                "{field}.options: '{name}' is not supported by this version of Bulkhead: leave \
-                 it out"
-            )));
-        }
         match name {
             "bind" => parsed.bind = true,
             "rbind" => (parsed.bind, parsed.recursive) = (true, true),
-            "async" | "nolazytime" | "nomand" | "noiversion" => {}
+            "remount" => parsed.remount = true,
+            "tmpcopyup" => parsed.copy_up = true,
+            "idmap" => parsed.id_map = Some(false),
+            "ridmap" => parsed.id_map = Some(true),
+            // What a new mount does anyway; `silent` concerns the kernel's log alone, and
+            // mandatory locks are gone from the kernel (mount(2), MS_MANDLOCK).
+            "async" | "nolazytime" | "nomand" | "noiversion" | "silent" => {}
+            "mand" | "iversion" | "move" => {
+                return Err(Error::unsupported(format!(
+                    "{field}.options: '{name}' is nothing that a current kernel can do at a \
+                     mount: leave it out"
+                )));
+            }
             _ => {
                 if let Some((_, effect)) = attribute(name) {
                     apply(effect, &mut parsed.set, &mut parsed.clear);
@@ -181,9 +204,9 @@ mod tests {
         assert_eq!(options.propagation, [(libc::MS_SLAVE, true)]);
         assert_eq!(options.data, [("size".into(), "64k".into())]);
         assert_eq!(options.flags, ["newinstance"]);
-        let error = parse(&["tmpcopyup".into()], "mounts[3]").expect_err("refused");
+        let error = parse(&["mand".into()], "mounts[3]").expect_err("refused");
         assert!(
-            error.to_string().contains("mounts[3].options: 'tmpcopyup'"),
+            error.to_string().contains("mounts[3].options: 'mand'"),
             "{error}"
         );
     }

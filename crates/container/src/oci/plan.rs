@@ -9,17 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::namespaces;
 
-use super::config::{self, Config, Device, Hook, TimeOffset};
+use super::config::{self, Config, Device, Hook, IdMapping, TimeOffset};
+use super::mappings;
 use super::mount_options::{self, MountOptions};
+use super::user_namespace::Mappings;
 
 /// The namespaces of the specification with their `CLONE_*` flags.
-pub(super) const NAMESPACES: [(&str, i32); 7] = [
+pub(super) const NAMESPACES: [(&str, i32); 8] = [
     ("cgroup", libc::CLONE_NEWCGROUP),
     ("ipc", libc::CLONE_NEWIPC),
     ("mount", libc::CLONE_NEWNS),
     ("network", libc::CLONE_NEWNET),
     ("pid", libc::CLONE_NEWPID),
     ("time", libc::CLONE_NEWTIME),
+    ("user", libc::CLONE_NEWUSER),
     ("uts", libc::CLONE_NEWUTS),
 ];
 
@@ -42,6 +45,8 @@ pub(crate) struct Plan {
     /// New namespaces, as `CLONE_*` flags; and those that exist, by path.
     pub(super) new: i32,
     pub(super) joined: Vec<(i32, PathBuf)>,
+    pub(super) user_mappings: Vec<IdMapping>,
+    pub(super) group_mappings: Vec<IdMapping>,
     pub(super) time_offsets: BTreeMap<String, TimeOffset>,
     pub(super) rootfs: PathBuf,
     pub(super) read_only: bool,
@@ -67,6 +72,16 @@ pub(super) struct Mount {
     pub(super) source: String,
     pub(super) kind: MountKind,
     pub(super) options: MountOptions,
+    pub(super) id_map: Option<IdMap>,
+}
+
+/// How the ids of an id-mapped mount are mapped: as here, or without mappings as in the
+/// container's user namespace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct IdMap {
+    pub(super) users: Vec<IdMapping>,
+    pub(super) groups: Vec<IdMapping>,
+    pub(super) recursive: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,6 +89,8 @@ pub(super) enum MountKind {
     Bind,
     Cgroup,
     Filesystem(String),
+    /// Changes what is mounted there already.
+    Remount,
 }
 
 impl Plan {
@@ -83,8 +100,6 @@ impl Plan {
         check_version(&config.oci_version)?;
         let linux = &config.linux;
         for (field, present) in [
-            ("linux.uidMappings", !linux.uid_mappings.is_empty()),
-            ("linux.gidMappings", !linux.gid_mappings.is_empty()),
             (
                 "linux.mountLabel",
                 linux
@@ -151,9 +166,18 @@ impl Plan {
         }
         let hooks = &config.hooks;
         check_hooks(hooks)?;
+        mappings::check(config, new, &joined)?;
+        let mounts = config
+            .mounts
+            .iter()
+            .enumerate()
+            .map(|(index, mount)| mount_of(mount, index, bundle, own(libc::CLONE_NEWUSER)))
+            .collect::<Result<_>>()?;
         Ok(Self {
             new,
             joined,
+            user_mappings: linux.uid_mappings.clone(),
+            group_mappings: linux.gid_mappings.clone(),
             time_offsets: linux.time_offsets.clone(),
             rootfs,
             read_only: root.readonly,
@@ -161,12 +185,7 @@ impl Plan {
             propagation,
             hostname: config.hostname.clone(),
             domainname: config.domainname.clone(),
-            mounts: config
-                .mounts
-                .iter()
-                .enumerate()
-                .map(|(index, mount)| mount_of(mount, index, bundle))
-                .collect::<Result<_>>()?,
+            mounts,
             devices: devices_of(&linux.devices)?,
             masked: linux.masked_paths.clone(),
             read_only_paths: linux.readonly_paths.clone(),
@@ -175,6 +194,24 @@ impl Plan {
             start_container: hooks.start_container.clone(),
             pauses: !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty(),
         })
+    }
+
+    /// Whether the container has a namespace of this flag, new or joined.
+    pub(super) fn has(&self, flag: i32) -> bool {
+        self.new & flag != 0 || self.joined_path(flag).is_some()
+    }
+
+    /// The path of the namespace of this flag that is to be joined.
+    pub(super) fn joined_path(&self, flag: i32) -> Option<&Path> {
+        let joined = self.joined.iter().find(|(joined, _)| *joined == flag);
+        joined.map(|(_, path)| path.as_path())
+    }
+
+    pub(super) fn mappings(&self) -> Mappings<'_> {
+        Mappings {
+            users: &self.user_mappings,
+            groups: &self.group_mappings,
+        }
     }
 }
 
@@ -197,11 +234,6 @@ fn namespaces_of(config: &Config) -> Result<(i32, Joined)> {
         let field = format!("linux.namespaces[{index}]");
         let flag = match NAMESPACES.iter().find(|(name, _)| *name == namespace.kind) {
             Some((_, flag)) => *flag,
-            None if namespace.kind == "user" => {
-                return Err(Error::unsupported(format!(
-                    "{field}.type: user namespaces are not supported by this version of Bulkhead"
-                )));
-            }
             None => {
                 return Err(Error::invalid(format!(
                     "{field}.type: '{}' is no namespace",
@@ -218,15 +250,10 @@ fn namespaces_of(config: &Config) -> Result<(i32, Joined)> {
         seen |= flag;
         match namespace.path.as_deref().filter(|path| !path.is_empty()) {
             None => new |= flag,
-            Some(_) if flag == libc::CLONE_NEWNS => {
-                return Err(Error::unsupported(format!(
-                    "{field}.path: a mount namespace cannot be joined: leave the path out"
-                )));
-            }
             Some(path) => joined.push((flag, path.into())),
         }
     }
-    if new & libc::CLONE_NEWNS == 0 {
+    if seen & libc::CLONE_NEWNS == 0 {
         return Err(Error::unsupported(
             "linux.namespaces: a container needs a mount namespace: add {\"type\": \"mount\"}",
         ));
@@ -260,36 +287,42 @@ fn check_hooks(hooks: &config::Hooks) -> Result<()> {
     Ok(())
 }
 
-fn mount_of(mount: &config::Mount, index: usize, bundle: &Path) -> Result<Mount> {
+fn mount_of(
+    mount: &config::Mount,
+    index: usize,
+    bundle: &Path,
+    has_user_namespace: bool,
+) -> Result<Mount> {
     let field = format!("mounts[{index}]");
-    config::refuse(
-        &format!("{field}.uidMappings"),
-        !mount.uid_mappings.is_empty(),
-    )?;
-    config::refuse(
-        &format!("{field}.gidMappings"),
-        !mount.gid_mappings.is_empty(),
-    )?;
-    let options = mount_options::parse(&mount.options, &field)?;
+    let mut options = mount_options::parse(&mount.options, &field)?;
+    options.bind |= mount.kind.as_deref() == Some("bind");
+    let id_map = mappings::of_mount(mount, &options, &field, has_user_namespace)?;
     // Relative ones are deprecated, and taken as from the root.
     let target = format!("/{}", mount.destination.trim_start_matches('/'));
     let source = mount.source.clone().unwrap_or_default();
     let kind = match mount.kind.as_deref() {
+        _ if options.remount => MountKind::Remount,
         _ if options.bind => MountKind::Bind,
-        Some("bind") => MountKind::Bind,
         Some("cgroup" | "cgroup2") => MountKind::Cgroup,
         Some(kind) if !kind.is_empty() && kind != "none" => MountKind::Filesystem(kind.into()),
         _ => return Err(Error::invalid(format!("{field}.type: it is missing"))),
     };
-    let source = if let MountKind::Bind = kind {
+    if options.copy_up && !matches!(&kind, MountKind::Filesystem(kind) if kind == "tmpfs") {
+        return Err(Error::invalid(format!(
+            "{field}.options: 'tmpcopyup' needs the type tmpfs"
+        )));
+    }
+    let source = if options.bind {
         if let Some(flag) = options.flags.first() {
             return Err(Error::invalid(format!(
-                "{field}.options: '{flag}' means nothing for a bind mount"
+                "{field}.options: '{flag}': bind mounts cannot have any filesystem-specific \
+                 options applied"
             )));
         }
         if let Some((name, _)) = options.data.first() {
             return Err(Error::invalid(format!(
-                "{field}.options: '{name}' means nothing for a bind mount"
+                "{field}.options: '{name}': bind mounts cannot have any filesystem-specific \
+                 options applied"
             )));
         }
         bundle.join(source).to_string_lossy().into_owned()
@@ -301,6 +334,7 @@ fn mount_of(mount: &config::Mount, index: usize, bundle: &Path) -> Result<Mount>
         source,
         kind,
         options,
+        id_map,
     })
 }
 

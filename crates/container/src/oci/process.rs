@@ -9,11 +9,12 @@ use crate::seccomp;
 
 use super::config::{self, Process};
 
-/// The process with its privileges.
+/// The process with its privileges, which in a user namespace are not limited by our own.
 pub(super) fn workload(
     process: &Process,
     filter: Option<&serde_json::Value>,
     new_keyring: bool,
+    in_user_namespace: bool,
 ) -> Result<Workload> {
     let label = |label: &Option<String>| label.as_deref().is_some_and(|label| !label.is_empty());
     for (field, present) in [
@@ -65,7 +66,7 @@ pub(super) fn workload(
             gid: user.gid,
             groups: user.additional_gids.clone(),
         }),
-        capabilities: capabilities(&process.capabilities)?,
+        capabilities: capabilities(&process.capabilities, in_user_namespace)?,
         no_new_privileges: process.no_new_privileges,
         filter: filter.map(filter_of).transpose()?,
         limits: limits(&process.rlimits)?,
@@ -94,8 +95,13 @@ fn filter_of(profile: &serde_json::Value) -> Result<seccomp::Filter> {
         .map_err(|error| Error::new(error.kind(), "linux.seccomp").with_source(error))
 }
 
-fn capabilities(sets: &config::Capabilities) -> Result<CapabilitySets> {
-    let available = CapabilitySet::available()?;
+fn capabilities(sets: &config::Capabilities, in_user_namespace: bool) -> Result<CapabilitySets> {
+    let available = if in_user_namespace {
+        // Its root has all there (user_namespaces(7), "Capabilities").
+        CapabilitySet::ALL
+    } else {
+        CapabilitySet::available()?
+    };
     let set = |name: &str, names: &[String]| -> Result<u64> {
         CapabilitySet::named(names, available)
             .map(|set| set.0)

@@ -13,9 +13,6 @@ use std::path::PathBuf;
 
 use bulkhead_model::{Error, Result};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
-use rustix::mount::{
-    MountPropagationFlags, UnmountFlags, mount_bind_recursive, mount_change, unmount,
-};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Directory;
@@ -23,14 +20,13 @@ use crate::channel::{Channel, Order, Report};
 use crate::config::Workload;
 use crate::console::Terminal;
 use crate::failure::Context;
-use crate::helper::set_oom_score;
 use crate::launch::{self, Streams};
 use crate::resolve::Root;
 use crate::{mounts, namespaces, sys};
 
-use super::filesystem;
-use super::hooks;
 use super::plan::Plan;
+use super::prepared::{Part, Prepared};
+use super::{filesystem, hooks, root};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CreateTask {
@@ -40,6 +36,14 @@ pub(crate) struct CreateTask {
     pub(super) cgroup: Vec<Directory>,
     pub(super) cgroup_v2: bool,
     pub(crate) tasks_files: Vec<PathBuf>,
+    /// What the first descriptors stand for.
+    pub(super) prepared: Vec<Part>,
+}
+
+impl CreateTask {
+    pub(crate) fn workload(&self) -> &Workload {
+        &self.workload
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +52,12 @@ pub(crate) struct ExecTask {
     /// `CLONE_*` flags of what is joined.
     pub(crate) namespaces: i32,
     pub(crate) tasks_files: Vec<PathBuf>,
+}
+
+impl ExecTask {
+    pub(crate) fn workload(&self) -> &Workload {
+        &self.workload
+    }
 }
 
 /// Opens the files by which the new process joins its groups of v1.
@@ -70,48 +80,23 @@ pub(crate) fn join_groups(groups: Vec<File>) -> Result<()> {
     Ok(())
 }
 
-/// Joins the namespaces that exist, and gives the flags for the clone that makes the others.
-pub(crate) fn enter_namespaces(task: &CreateTask) -> Result<i32> {
-    let plan = &task.plan;
-    for (flag, path) in &plan.joined {
-        let doing = || format!("linux.namespaces: join {}", path.display());
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let namespace = rustix::fs::open(path, flags, Mode::empty()).host(doing)?;
-        sys::setns(namespace.as_fd(), *flag).host(doing)?;
-    }
-    if plan.new & libc::CLONE_NEWTIME != 0 {
-        sys::unshare(libc::CLONE_NEWTIME).host(|| "make a time namespace".into())?;
-        let mut lines = String::new();
-        for (clock, offset) in &plan.time_offsets {
-            lines += &format!("{clock} {} {}\n", offset.secs, offset.nanosecs);
-        }
-        if !lines.is_empty() {
-            std::fs::OpenOptions::new()
-                .write(true)
-                .open("/proc/self/timens_offsets")
-                .and_then(|mut file| file.write_all(lines.as_bytes()))
-                .host(|| "linux.timeOffsets: set the offsets".into())?;
-        }
-    }
-    // The cgroup namespace is made when the process is in its group; clone(2) has no flag for
-    // the time namespace.
-    Ok(plan.new & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME))
-}
-
-/// Goes on as the container's init. `descriptors` are the socket on which `start` connects, the
-/// standard streams if there is no terminal, and what is to be preserved.
+/// Goes on as the container's init. `descriptors` are the mounts that the runtime has prepared,
+/// the socket on which `start` connects, the standard streams if there is no terminal, and what is
+/// to be preserved.
 pub(crate) fn set_up(
     task: CreateTask,
     mut descriptors: Vec<OwnedFd>,
     channel: Channel,
 ) -> Result<Infallible> {
     let CreateTask { plan, workload, .. } = &task;
-    if descriptors.is_empty() {
-        return Err(Error::channel("the runtime sent no socket"));
+    if descriptors.len() <= task.prepared.len() {
+        return Err(Error::channel("the runtime sent too few descriptors"));
     }
+    let rest = descriptors.split_off(task.prepared.len());
+    let mut prepared = Prepared::of(&task.prepared, descriptors);
+    let mut descriptors = rest;
     let listener = UnixListener::from(descriptors.remove(0));
     rustix::process::umask(Mode::empty());
-    set_oom_score(workload)?;
     if plan.new & libc::CLONE_NEWCGROUP != 0 {
         sys::unshare(libc::CLONE_NEWCGROUP).host(|| "make a cgroup namespace".into())?;
     }
@@ -125,8 +110,9 @@ pub(crate) fn set_up(
     if plan.new & libc::CLONE_NEWNET != 0 {
         sys::loopback_up().host(|| "set the loopback interface up".into())?;
     }
-    let root = mount_root(plan)?;
-    filesystem::mount_all(&root, &task)?;
+    let root = root::mount(plan, &mut prepared)?;
+    filesystem::mount_all(&root, &task, &mut prepared)?;
+    drop(prepared);
     let dev = filesystem::make_devices(&root, plan)?;
     root.directory(&workload.process.cwd)?;
     let user = launch::resolve_user(&root, workload)?;
@@ -158,7 +144,7 @@ pub(crate) fn set_up(
         None => (standard_streams(&mut descriptors)?, None),
     };
     filesystem::protect(&root, plan, &dev)?;
-    enter(&root, plan)?;
+    root::enter(&root, plan)?;
     find_program(workload)?;
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
     channel.send(&Report::Ready, &masters)?;
@@ -181,7 +167,6 @@ pub(crate) fn set_up_exec(
 ) -> Result<Infallible> {
     let workload = &task.workload;
     rustix::process::umask(Mode::empty());
-    set_oom_score(workload)?;
     let root = Root::open("/".as_ref())?;
     root.directory(&workload.process.cwd)?;
     let user = launch::resolve_user(&root, workload)?;
@@ -222,53 +207,6 @@ fn await_start(listener: &UnixListener) -> Result<Channel> {
         if let Ok(Some((Order::Start, _))) = channel.receive::<Order>() {
             return Ok(channel);
         }
-    }
-}
-
-fn propagate(path: &str, (flag, recursive): (u64, bool)) -> Result<()> {
-    let mut flags = MountPropagationFlags::from_bits_retain(flag as u32);
-    if recursive {
-        flags |= MountPropagationFlags::REC;
-    }
-    mount_change(path, flags).host(|| "linux.rootfsPropagation: set the propagation".into())
-}
-
-fn mount_root(plan: &Plan) -> Result<Root> {
-    propagate("/", plan.propagation.unwrap_or((libc::MS_SLAVE, true)))?;
-    let doing = || format!("root.path: mount {}", plan.rootfs.display());
-    // Twice: the second's parent is the first, which no other namespace has and which is private,
-    // as pivot_root(2) asks.
-    mount_bind_recursive(&plan.rootfs, &plan.rootfs).host(doing)?;
-    mount_change(&plan.rootfs, MountPropagationFlags::PRIVATE).host(doing)?;
-    mount_bind_recursive(&plan.rootfs, &plan.rootfs).host(doing)?;
-    Root::open(&plan.rootfs)
-}
-
-fn enter(root: &Root, plan: &Plan) -> Result<()> {
-    if plan.read_only {
-        sys::mount_setattr(root.as_fd(), false, sys::MOUNT_ATTR_RDONLY)
-            .host(|| "root.readonly: make the root read-only".into())?;
-    }
-    let doing = || "change to the container's root".to_owned();
-    rustix::process::fchdir(root).host(doing)?;
-    if plan.no_pivot {
-        rustix::mount::mount_move(".", "/").host(doing)?;
-        rustix::process::chroot(".").host(doing)?;
-    } else {
-        // The old root ends up on top of the new one (pivot_root(2), NOTES).
-        rustix::process::pivot_root(".", ".").host(doing)?;
-        // What is unmounted here must not be unmounted on the host.
-        mount_change(
-            ".",
-            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
-        )
-        .host(doing)?;
-        unmount(".", UnmountFlags::DETACH).host(doing)?;
-    }
-    rustix::process::chdir("/").host(doing)?;
-    match plan.propagation {
-        Some(propagation) => propagate("/", propagation),
-        None => Ok(()),
     }
 }
 
