@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use bulkhead_model::user::{self, ResolvedUser};
 use bulkhead_model::{Error, ErrorKind, Result};
 use rustix::fs::{FileType, Gid, Mode, Uid, fchown, fstat};
+use rustix::io::Errno;
 
 use crate::channel::{Channel, Report};
 use crate::config::Workload;
@@ -142,15 +143,25 @@ fn own_streams(user: &ResolvedUser) -> Result<()> {
         let status = fstat(stream).host(doing)?;
         let uid = Some(Uid::from_raw(user.uid));
         match FileType::from_raw_mode(status.st_mode) {
-            FileType::Fifo => fchown(stream, uid, Some(Gid::from_raw(user.gid))).host(doing)?,
+            FileType::Fifo => own(fchown(stream, uid, Some(Gid::from_raw(user.gid)))),
             // A terminal stays with the group `tty`; anything else (`/dev/null`) is not ours.
             FileType::CharacterDevice if rustix::termios::isatty(stream) => {
-                fchown(stream, uid, None).host(doing)?;
+                own(fchown(stream, uid, None))
             }
-            _ => {}
+            _ => Ok(()),
         }
+        .host(doing)?;
     }
     Ok(())
+}
+
+/// A stream that a user namespace has no id for, or that lies on a read-only filesystem, stays
+/// with its owner.
+fn own(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::PERM | Errno::INVAL | Errno::ROFS) => Ok(()),
+        result => result,
+    }
 }
 
 /// # Errors

@@ -20,7 +20,12 @@ use crate::failure::Context;
 
 /// Copies what is in `from` into `to`, with owners, modes, times and extended attributes.
 pub(super) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    directory(from, to).host(|| "tmpcopyup: copy the directory that the tmpfs covers".into())
+    // By itself the handle of a new mount is good for looking up paths alone.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(to, ".", flags, Mode::empty())
+        .map_err(std::io::Error::from)
+        .and_then(|to| directory(from, to.as_fd()))
+        .host(|| "tmpcopyup: copy the directory that the tmpfs covers".into())
 }
 
 fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> std::io::Result<()> {

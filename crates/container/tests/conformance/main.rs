@@ -11,6 +11,7 @@ mod isolation;
 mod oci;
 mod oci_config;
 mod settings;
+mod user_namespaces;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         ("host", host::SCENARIOS),
         ("oci", oci::SCENARIOS),
         ("oci_config", oci_config::SCENARIOS),
+        ("user_namespaces", user_namespaces::SCENARIOS),
     ];
     let own = own.into_iter().flat_map(|(group, scenarios)| {
         scenarios.iter().map(move |(name, scenario)| {

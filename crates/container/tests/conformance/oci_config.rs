@@ -107,7 +107,7 @@ fn refused_fields(host: &Host) {
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices"),
         (
             "/linux/namespaces",
-            json!([{"type": "mount"}, {"type": "user"}]),
+            json!([{"type": "mount"}, {"type": "users"}]),
             "linux.namespaces[1].type",
         ),
         (
@@ -178,7 +178,7 @@ fn refused_fields(host: &Host) {
         ),
         (
             "/mounts",
-            json!([{"destination": "/x", "type": "tmpfs", "options": ["tmpcopyup"]}]),
+            json!([{"destination": "/x", "type": "proc", "options": ["tmpcopyup"]}]),
             "mounts[0].options: 'tmpcopyup'",
         ),
         (
