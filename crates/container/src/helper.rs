@@ -5,7 +5,6 @@
 //! runtime has put it into its cgroup and then goes on as [`create`] or [`exec`].
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -13,6 +12,7 @@ use std::process::ExitCode;
 use bulkhead_model::{Error, Mount, MountSource, Result};
 use rustix::fs::{Mode, OFlags};
 
+use crate::cgroup::OpenEntrance;
 use crate::channel::{Channel, Report};
 use crate::config::{CreateTask, Task, Workload};
 use crate::console::Terminal;
@@ -44,10 +44,10 @@ fn run(channel: &Channel) -> Result<()> {
         return Err(Error::channel("the runtime ended before it gave a task"));
     };
     // Before namespaces are joined, in which the host's groups cannot be seen.
-    let groups = match &task {
-        Task::OciCreate(create) => oci::open_groups(&create.tasks_files)?,
-        Task::OciExec(exec) => oci::open_groups(&exec.tasks_files)?,
-        Task::Create(_) | Task::Exec(_) => Vec::new(),
+    let mut entrance = match &task {
+        Task::OciCreate(create) => create.entrance.open()?,
+        Task::OciExec(exec) => exec.entrance.open()?,
+        Task::Create(_) | Task::Exec(_) => OpenEntrance::default(),
     };
     // An OCI process may be about to lose what it takes in a user namespace.
     match &task {
@@ -73,12 +73,13 @@ fn run(channel: &Channel) -> Result<()> {
             0
         }
     };
-    let cloned = sys::clone_process(flags | libc::CLONE_PARENT)
+    let cloned = entrance
+        .clone_process(flags | libc::CLONE_PARENT)
         .host(|| "make the container's process".into())?;
     if let Some(pid) = cloned {
         return channel.send(&Report::Cloned(pid), &[]);
     }
-    let Err(error) = continue_in_container(channel, task, descriptors, groups);
+    let Err(error) = continue_in_container(channel, task, descriptors, entrance);
     let _ = channel.send(&Report::Failed(error.into()), &[]);
     sys::exit_now(1)
 }
@@ -87,7 +88,7 @@ fn continue_in_container(
     channel: &Channel,
     task: Task,
     descriptors: Vec<OwnedFd>,
-    groups: Vec<File>,
+    entrance: OpenEntrance,
 ) -> Result<std::convert::Infallible> {
     // An OCI container outlives its runtime.
     if matches!(task, Task::Create(_) | Task::Exec(_)) {
@@ -95,7 +96,7 @@ fn continue_in_container(
         sys::set_parent_death_signal(libc::SIGKILL).host(|| "set the death signal".into())?;
     }
     channel.await_order()?;
-    oci::join_groups(groups)?;
+    entrance.join()?;
     let channel_copy = channel
         .as_fd()
         .try_clone_to_owned()

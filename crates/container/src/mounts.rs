@@ -196,8 +196,12 @@ pub(crate) fn mount_cgroups(
     };
     let stage = stage.make()?;
     for controllers in views.iter().filter_map(|view| view.controllers.as_ref()) {
-        rustix::fs::mkdirat(&stage, controllers.as_str(), Mode::from_raw_mode(0o755))
-            .host(doing)?;
+        let name = controllers.trim_start_matches("name=");
+        rustix::fs::mkdirat(&stage, name, Mode::from_raw_mode(0o755)).host(doing)?;
+        // Programs look for each of several controllers by its own name.
+        for alias in name.split(',').filter(|alias| *alias != name) {
+            rustix::fs::symlinkat(name, &stage, alias).host(doing)?;
+        }
     }
     let stage_handle = stage.as_fd().try_clone_to_owned().host(doing)?;
     attach(base, stage)?;
@@ -205,11 +209,15 @@ pub(crate) fn mount_cgroups(
         let Some(controllers) = &view.controllers else {
             continue;
         };
-        let flags: Vec<&str> = controllers.split(',').collect();
-        attach(
-            &format!("{base}/{controllers}"),
-            mounted(view, "cgroup", &flags)?,
-        )?;
+        let mount = match (controllers.strip_prefix("name="), &view.host) {
+            (Some(name), None) => {
+                let data = [("name", name.to_owned())];
+                filesystem("cgroup", &data, &["none"], attributes).host(doing)?
+            }
+            _ => mounted(view, "cgroup", &controllers.split(',').collect::<Vec<_>>())?,
+        };
+        let name = controllers.trim_start_matches("name=");
+        attach(&format!("{base}/{name}"), mount)?;
     }
     sys::mount_setattr(stage_handle.as_fd(), false, attributes).host(doing)
 }

@@ -1,23 +1,26 @@
-//! Control groups at a path that the caller names, for the OCI command line: made where nothing
-//! runs yet, limited by single files, and removed without their parents.
+//! The control group of an OCI container: at the path that its configuration names, in every
+//! hierarchy that is mounted (config-linux.md, "Cgroups Path"), and removed without its parents.
+//!
+//! Invariant: what is in a group before the container's first process is not the container's, so
+//! that such a group is not taken.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
 use bulkhead_model::{Error, Result};
 
-use super::{Cgroup, DeviceRule, Directory, Layout, Setting, device_filter, files, v1};
+use super::{Cgroup, DeviceRule, Directory, Hierarchy, Layout, device_filter, files, v1, v2};
 use crate::failure::Context;
-
-const V2_CONTROLLERS: [&str; 8] = [
-    "memory", "cpu", "pids", "io", "cpuset", "hugetlb", "rdma", "misc",
-];
 
 impl Cgroup {
     /// The group at `path`: an absolute one is below the root of each hierarchy, a relative one
     /// below this process's own group (on v2 its parent, as processes may only be in leaves).
-    pub(crate) fn at_path(path: &str) -> Result<Self> {
+    /// Without a path it is the container's `id`, relatively; and then, for a `rootless` caller,
+    /// it may be missing where it cannot be made.
+    pub(crate) fn at_path(path: Option<&str>, id: &str, rootless: bool) -> Result<Self> {
+        let dispensable = path.is_none() && rootless;
+        let path = path.unwrap_or(id);
         if Path::new(path)
             .components()
             .any(|part| part == Component::ParentDir)
@@ -31,157 +34,194 @@ impl Cgroup {
                 "linux.cgroupsPath: '/' is the group of the whole host",
             ));
         }
-        let layout = Layout::detect()?;
-        let own =
-            fs::read_to_string("/proc/self/cgroup").host(|| "read /proc/self/cgroup".into())?;
-        let directories = layout
-            .hierarchies()
-            .map(|hierarchy| {
-                let relative = match path.strip_prefix('/') {
-                    Some(below_root) => PathBuf::from(below_root),
-                    None => {
-                        let own = own_group(&own, &layout, &hierarchy.controllers);
-                        Path::new(own.trim_start_matches('/')).join(path)
-                    }
-                };
-                Directory {
-                    controllers: hierarchy.controllers.clone(),
-                    path: hierarchy.mount_point.join(relative),
-                }
-            })
-            .collect();
+        let layout = match Layout::detect() {
+            Err(_) if dispensable => return Ok(Self::none()),
+            result => result?,
+        };
+        let v2 = matches!(layout, Layout::Unified(_));
+        let own = if path.starts_with('/') {
+            String::new()
+        } else {
+            fs::read_to_string("/proc/self/cgroup").host(|| "read /proc/self/cgroup".into())?
+        };
+        let directory = |hierarchy: &Hierarchy, unified: bool| {
+            let path = match path.strip_prefix('/') {
+                Some(below_root) => hierarchy.mount_point.join(below_root),
+                None => hierarchy
+                    .directory_of(&own_group(&own, &hierarchy.controllers, v2))
+                    .join(path),
+            };
+            Directory {
+                controllers: hierarchy.controllers.clone(),
+                path,
+                unified,
+            }
+        };
+        let legacy = layout.hierarchies().chain(layout.others());
+        let mut directories: Vec<Directory> =
+            legacy.map(|hierarchy| directory(hierarchy, v2)).collect();
+        directories.extend(layout.beside().map(|hierarchy| directory(hierarchy, true)));
         Ok(Self {
-            layout,
-            parent: String::new(),
+            v2,
             directories,
+            dispensable,
+            parents: Vec::new(),
         })
     }
 
-    /// The group of directories that an earlier process has made.
-    pub(crate) fn of_directories(directories: Vec<Directory>) -> Result<Self> {
-        Ok(Self {
-            layout: Layout::detect()?,
-            parent: String::new(),
+    /// No group at all: every operation on it does nothing or says that there is none.
+    pub(crate) fn none() -> Self {
+        Self {
+            v2: false,
+            directories: Vec::new(),
+            dispensable: true,
+            parents: Vec::new(),
+        }
+    }
+
+    /// Another group of the same hierarchies.
+    pub(crate) fn with_directories(&self, directories: Vec<Directory>) -> Self {
+        Self {
             directories,
-        })
+            ..self.clone()
+        }
+    }
+
+    /// The directory of v2 in which a process is.
+    pub(crate) fn unified_of(pid: u32) -> Option<PathBuf> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let group = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        match Layout::detect().ok()? {
+            Layout::Unified(hierarchy) => Some(hierarchy.directory_of(group)),
+            Layout::Legacy { unified, .. } => Some(unified?.directory_of(group)),
+        }
     }
 
     pub(crate) fn directories(&self) -> &[Directory] {
         &self.directories
     }
 
+    /// Whether there is no group, as the user may make none.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.directories.is_empty()
+    }
+
     pub(crate) fn is_v2(&self) -> bool {
-        matches!(self.layout, Layout::Unified(_))
+        self.v2
     }
 
-    /// The files by which a thread moves itself into the group on v1; none on v2, where a process
-    /// is put there by [`Self::add_process`].
-    pub(crate) fn tasks_files(&self) -> Vec<PathBuf> {
-        if self.is_v2() {
-            return Vec::new();
-        }
-        let directories = self.directories.iter();
-        directories
-            .map(|directory| directory.path.join("tasks"))
-            .collect()
-    }
-
-    /// Makes the group, or takes it as it is if no process is in it.
-    pub(crate) fn make_at_path(&self) -> Result<()> {
+    /// # Errors
+    /// `Conflict` if processes are in the group already, or if it is frozen: it is another's, and
+    /// would be killed with the container.
+    pub(crate) fn check_vacant(&self) -> Result<()> {
         for directory in &self.directories {
-            // In any hierarchy: what is in there would be killed with the container.
-            let occupied = files::descendants(&directory.path).iter().any(|path| {
-                let processes = fs::read_to_string(path.join("cgroup.procs"));
-                processes.is_ok_and(|text| !text.trim().is_empty())
-            });
-            if occupied {
+            if !directory.path.join("cgroup.procs").exists() {
+                continue;
+            }
+            let count: usize = files::descendants(&directory.path)
+                .iter()
+                .map(|path| files::processes(path).len())
+                .sum();
+            if count > 0 {
                 return Err(Error::conflict(format!(
-                    "linux.cgroupsPath: the cgroup {} is not empty: processes are in it",
+                    "linux.cgroupsPath: container's cgroup is not empty: {count} process(es) \
+                     found in {}",
                     directory.path.display()
                 )));
             }
         }
-        for (directory, hierarchy) in self.directories.iter().zip(self.layout.hierarchies()) {
-            let below = directory
-                .path
-                .strip_prefix(&hierarchy.mount_point)
-                .unwrap_or(&directory.path);
-            let mut path = hierarchy.mount_point.clone();
-            for name in below.components() {
-                if self.is_v2() {
-                    delegate(&path);
-                }
-                let parent = path.clone();
-                path.push(name);
-                match fs::create_dir(&path) {
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                        return Err(error).host(|| format!("make the cgroup {}", path.display()));
-                    }
-                    _ => {}
-                }
-                inherit_cpuset(&parent, &path)?;
-            }
+        if self.is_frozen() {
+            return Err(Error::conflict(
+                "linux.cgroupsPath: container's cgroup unexpectedly frozen: thaw or remove it",
+            ));
         }
         Ok(())
     }
 
-    /// Writes settings in their order.
+    /// Makes the group. `limited` tells whether it is needed for a limit.
     ///
     /// # Errors
-    /// Each names the setting's field; `Unsupported` if its controller is not there.
-    pub(crate) fn apply(&self, settings: &[Setting]) -> Result<()> {
-        for setting in settings {
-            let directory = if self.is_v2() {
-                Some(self.unified())
+    /// Nothing of the group is left then.
+    pub(crate) fn make_at_path(&mut self, limited: bool) -> Result<()> {
+        let mut made = Vec::new();
+        let mut denied = Vec::new();
+        for (index, directory) in self.directories.iter().enumerate() {
+            let result = if directory.unified {
+                make_unified(&directory.path, self.v2)
             } else {
-                self.v1(setting.controller)
+                make_legacy(directory)
             };
-            let path = directory
-                .map(|directory| directory.join(&setting.file))
-                .filter(|path| path.exists())
-                .ok_or_else(|| {
-                    Error::unsupported(format!(
-                        "{}: this host has no {} in the cgroup controller '{}': enable it, or \
-                         leave the field out",
-                        setting.field, setting.file, setting.controller
-                    ))
-                })?;
-            files::write(&path, &setting.value)
-                .map_err(|error| Error::host(setting.field.clone()).with_source(error))?;
+            match result {
+                Ok(()) => made.push(&directory.path),
+                // Nothing is limited through these.
+                Err(_) if !self.v2 && (directory.unified || is_named(directory)) => {
+                    denied.push(index);
+                }
+                Err(error) if self.dispensable && is_denied(&error) && !(self.v2 && limited) => {
+                    denied.push(index);
+                }
+                Err(error) => {
+                    for path in made {
+                        files::remove_empty(path);
+                    }
+                    let reason = if self.dispensable && limited {
+                        "rootless needs no limits + no cgrouppath when no permission is granted \
+                         for cgroups: "
+                    } else {
+                        ""
+                    };
+                    return Err(error).host(|| {
+                        format!(
+                            "linux.cgroupsPath: {reason}unable to apply cgroup configuration: \
+                             make {}",
+                            directory.path.display()
+                        )
+                    });
+                }
+            }
+        }
+        for index in denied.into_iter().rev() {
+            self.directories.remove(index);
         }
         Ok(())
     }
 
     /// The trimmed text of a file of the group; `None` if it is not there.
     pub(crate) fn value(&self, controller: &str, file: &str) -> Option<String> {
-        let directory = if self.is_v2() {
+        let directory = if self.v2 {
             self.unified()
         } else {
-            self.v1(controller)?
+            self.v1(controller)
         };
-        let text = fs::read_to_string(directory.join(file)).ok()?;
+        let text = fs::read_to_string(directory?.join(file)).ok()?;
         Some(text.trim().to_owned())
     }
 
+    /// Whether the group itself is frozen, not only one above it.
     pub(crate) fn is_frozen(&self) -> bool {
-        if self.is_v2() {
+        if self.v2 {
             self.value("", "cgroup.freeze").as_deref() == Some("1")
         } else {
-            matches!(
-                self.value("freezer", "freezer.state").as_deref(),
-                Some("FROZEN" | "FREEZING")
-            )
+            self.value("freezer", "freezer.self_freezing").as_deref() == Some("1")
         }
     }
 
     /// Puts a device policy into force: nothing but what the rules allow.
     pub(crate) fn set_device_rules(&self, rules: &[DeviceRule]) -> Result<()> {
-        if self.is_v2() {
-            return device_filter::attach_rules(self.unified(), rules);
+        if self.v2 {
+            return match self.unified() {
+                Some(path) => device_filter::attach_rules(path, rules),
+                None if self.dispensable => Ok(()),
+                None => Err(super::missing("linux.resources.devices", "devices")),
+            };
         }
-        let path = self
-            .v1("devices")
-            .ok_or_else(|| super::missing("linux.resources.devices", "devices"))?;
+        let path = match self.v1("devices") {
+            Some(path) => path,
+            // The user who may not make groups may not make device nodes either, and opens only
+            // those of the host that are open to that user anyway.
+            None if self.dispensable => return Ok(()),
+            None => return Err(super::missing("linux.resources.devices", "devices")),
+        };
         for rule in rules {
             let file = if rule.allow {
                 "devices.allow"
@@ -194,50 +234,164 @@ impl Cgroup {
     }
 }
 
-/// This process's group in the hierarchy of these controllers.
-fn own_group(own: &str, layout: &Layout, controllers: &[String]) -> String {
+/// This process's group in the hierarchy of these controllers (none: v2's). On a host of v2 alone
+/// it is the group above, as our own has processes in it.
+fn own_group(own: &str, controllers: &[String], v2: bool) -> String {
     for line in own.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(names), Some(path)) = (fields.next(), fields.next()) else {
             continue;
         };
-        match layout {
-            Layout::Unified(_) if names.is_empty() => {
-                let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
-                return parent.to_string_lossy().into_owned();
-            }
-            Layout::Legacy { .. }
-                if names
-                    .split(',')
-                    .any(|name| controllers.iter().any(|c| c == name)) =>
-            {
-                return path.to_owned();
-            }
-            _ => {}
+        if names.is_empty() && controllers.is_empty() {
+            let above = Path::new(path).parent().unwrap_or(Path::new("/"));
+            return match v2 {
+                true => above.to_string_lossy().into_owned(),
+                false => path.to_owned(),
+            };
+        }
+        if names
+            .split(',')
+            .any(|name| controllers.iter().any(|controller| controller == name))
+        {
+            return path.to_owned();
         }
     }
     "/".into()
 }
 
-/// Hands what controllers there are down; one that cannot be had is missed by whoever needs it.
-fn delegate(path: &Path) {
-    let available = files::read(&path.join("cgroup.controllers")).unwrap_or_default();
-    for name in V2_CONTROLLERS {
-        if available.split_whitespace().any(|word| word == name) {
-            let _ = files::write(&path.join("cgroup.subtree_control"), &format!("+{name}"));
-        }
-    }
+fn is_denied(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS)
+    )
 }
 
-/// An empty cpuset of v1 takes no process.
-fn inherit_cpuset(parent: &Path, path: &Path) -> Result<()> {
-    if !parent.join("cpuset.cpu_exclusive").exists() {
-        return Ok(());
-    }
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if files::read(&path.join(file))?.trim().is_empty() {
-            files::write(&path.join(file), files::read(&parent.join(file))?.trim())?;
+/// A hierarchy of v1 without controllers, such as systemd's.
+fn is_named(directory: &Directory) -> bool {
+    directory
+        .controllers
+        .iter()
+        .all(|name| name.starts_with("name=") || name == "misc")
+}
+
+/// Makes the directory of a hierarchy of v1, with those above it.
+fn make_legacy(directory: &Directory) -> io::Result<()> {
+    let path = &directory.path;
+    let cpuset = directory.controllers.iter().any(|name| name == "cpuset");
+    match fs::create_dir(path) {
+        Ok(()) if !cpuset => return Ok(()),
+        Ok(()) => return v1::inherit(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            return if cpuset { v1::inherit(path) } else { Ok(()) };
         }
+        Err(error) => return Err(error),
+    }
+    let above = Directory {
+        path: path.parent().unwrap_or(path).to_owned(),
+        ..directory.clone()
+    };
+    make_legacy(&above)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    if cpuset { v1::inherit(path) } else { Ok(()) }
+}
+
+/// Makes the directory of v2; with `controlled` it is to have all controllers of the root.
+fn make_unified(path: &Path, controlled: bool) -> io::Result<()> {
+    let exists = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    };
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            make_unified(path.parent().unwrap_or(path), false)?;
+            exists(fs::create_dir(path))?;
+        }
+        result => exists(result)?,
+    }
+    if controlled {
+        v2::hand_down(path)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::{Otherwise, Setting};
+
+    /// A group in a place where nobody may make a directory.
+    fn denied(v2: bool, dispensable: bool) -> Cgroup {
+        let directory = |name: &str, unified| Directory {
+            controllers: vec![name.into()],
+            path: format!("/sys/bulkhead-{name}").into(),
+            unified,
+        };
+        Cgroup {
+            v2,
+            directories: match v2 {
+                true => vec![directory("", true)],
+                false => vec![directory("pids", false), directory("", true)],
+            },
+            dispensable,
+            parents: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_user_without_the_right_to_make_a_group_has_none_if_no_limit_was_asked_for() {
+        for v2 in [false, true] {
+            let mut group = denied(v2, true);
+            group.check_vacant().expect("vacant");
+            group.make_at_path(false).expect("none is needed");
+            assert!(group.is_absent());
+            group.set_device_rules(&[]).expect("devices");
+            group.destroy().expect("destroy");
+            assert!(group.processes().is_empty() && !group.is_frozen() && !group.exists());
+            group.freeze().expect_err("nothing to freeze");
+        }
+    }
+
+    #[test]
+    fn a_limit_or_a_path_that_was_asked_for_is_missed_by_its_name() {
+        let error = denied(true, true).make_at_path(true).expect_err("a limit");
+        assert!(
+            error.to_string().contains("rootless needs no limits"),
+            "{error}"
+        );
+        for v2 in [false, true] {
+            let error = denied(v2, false).make_at_path(false).expect_err("a path");
+            assert!(error.to_string().contains("linux.cgroupsPath"), "{error}");
+        }
+        let mut group = denied(false, true);
+        group.make_at_path(true).expect("v1 is asked below");
+        let limit = Setting {
+            field: "linux.resources.pids.limit".into(),
+            controller: "pids",
+            file: "pids.max".into(),
+            value: "1".into(),
+            otherwise: Otherwise::Fail,
+        };
+        let error = group.apply(&[limit]).expect_err("limit").to_string();
+        assert!(
+            error.contains("linux.resources.pids.limit: cannot set pids limit"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_relative_path_is_below_the_own_group() {
+        let own = "9:name=systemd:/\n4:cpu,cpuacct:/a/b\n0::/c/d\n";
+        let group = |names: &[&str], v2| {
+            let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
+            own_group(own, &names, v2)
+        };
+        assert_eq!(group(&["cpu", "cpuacct"], false), "/a/b");
+        assert_eq!(group(&["memory"], false), "/");
+        assert_eq!(group(&[], false), "/c/d");
+        assert_eq!(group(&[], true), "/c");
+    }
 }

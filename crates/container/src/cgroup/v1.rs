@@ -1,11 +1,13 @@
 //! Limits, readings and the freezer of cgroup v1 (kernel: `admin-guide/cgroup-v1`).
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bulkhead_model::{ByteSize, Error, Resources, Result, Stats};
 
-use super::{Cgroup, DeviceRule, PATIENCE, files, missing, wait_until};
+use super::{Cgroup, DeviceRule, PATIENCE, files, missing, no_freezer, wait_until};
 
 /// What every container may use, as `TYPE MAJOR:MINOR ACCESS`: making nodes of any device is
 /// harmless, opening them is not.
@@ -40,6 +42,18 @@ pub(super) fn inherit_cpuset(path: &Path) -> Result<()> {
             if files::read(&to.join(file))?.trim().is_empty() {
                 files::write(&to.join(file), files::read(&from.join(file))?.trim())?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// As [`inherit_cpuset`], from the group just above.
+pub(super) fn inherit(path: &Path) -> io::Result<()> {
+    let above = path.parent().unwrap_or(path);
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if fs::read_to_string(path.join(file))?.trim().is_empty() {
+            let inherited = fs::read_to_string(above.join(file))?;
+            files::try_write(&path.join(file), inherited.trim())?;
         }
     }
     Ok(())
@@ -186,23 +200,31 @@ pub(super) fn device_rule(rule: &DeviceRule) -> String {
     format!("{} {major}:{minor} {}", rule.kind, rule.access)
 }
 
+/// A process that forks while its group freezes is missed by old kernels: hence the repeated
+/// writes, with a thaw in between now and then.
 pub(super) fn set_frozen(group: &Cgroup, frozen: bool) -> Result<()> {
-    let path = group.v1("freezer").ok_or_else(|| {
-        Error::unsupported(
-            "pause needs the cgroup controller 'freezer', which this host does not offer",
-        )
-    })?;
-    let state = if frozen { "FROZEN" } else { "THAWED" };
-    let file = path.join("freezer.state");
+    let file = group
+        .v1("freezer")
+        .ok_or_else(no_freezer)?
+        .join("freezer.state");
+    if !frozen {
+        return files::write(&file, "THAWED");
+    }
     let deadline = Instant::now() + PATIENCE;
+    let mut round = 0;
     loop {
-        // Written again each time: a process that forked meanwhile is caught then.
-        files::write(&file, state)?;
-        if files::read(&file)?.trim() == state {
+        files::write(&file, "FROZEN")?;
+        if files::read(&file)?.trim() == "FROZEN" {
             return Ok(());
         }
+        round += 1;
+        if round % 50 == 0 {
+            files::write(&file, "THAWED")?;
+        }
         wait_until(deadline, || {
-            Error::host(format!("bring {} to {state}", file.display()))
+            // What is half frozen would stay so.
+            let _ = files::write(&file, "THAWED");
+            Error::host(format!("freeze {}", file.display()))
         })?;
     }
 }

@@ -1,11 +1,16 @@
 //! Limits, readings and the freezer of cgroup v2 (kernel: `admin-guide/cgroup-v2.rst`).
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bulkhead_model::{ByteSize, Error, Resources, Result, Stats};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{PATIENCE, files, missing, wait_until};
+use crate::failure::Context;
+
+use super::{PATIENCE, files, missing};
 
 /// The period of CPU quotas, in microseconds.
 const PERIOD: u64 = 100_000;
@@ -26,6 +31,44 @@ pub(super) fn delegate(root: &Path, parent: &str) -> Result<()> {
                 );
             }
         }
+    }
+    Ok(())
+}
+
+/// Gives the group all controllers of the hierarchy's root. One that cannot be had is missed by
+/// the limit that needs it, and by nothing else.
+///
+/// # Errors
+/// `EOPNOTSUPP` if the group cannot have processes and domain controllers.
+pub(super) fn hand_down(path: &Path) -> io::Result<()> {
+    let names = |path: &Path, file: &str| fs::read_to_string(path.join(file)).unwrap_or_default();
+    // The root of the hierarchy is where the group above is none.
+    let above: Vec<&Path> = path
+        .ancestors()
+        .skip(1)
+        .take_while(|above| above.join("cgroup.controllers").exists())
+        .collect();
+    let Some(root) = above.last() else {
+        return Ok(());
+    };
+    let all = names(root, "cgroup.controllers");
+    if names(path, "cgroup.controllers") != all {
+        let wanted: Vec<String> = all
+            .split_whitespace()
+            .map(|name| format!("+{name}"))
+            .collect();
+        for directory in above.iter().rev() {
+            let file = directory.join("cgroup.subtree_control");
+            if files::try_write(&file, &wanted.join(" ")).is_err() {
+                for name in &wanted {
+                    let _ = files::try_write(&file, name);
+                }
+            }
+        }
+    }
+    // Below a group with processes of its own (cgroups(7), "Thread mode").
+    if names(path, "cgroup.type").trim() == "domain invalid" {
+        files::try_write(&path.join("cgroup.type"), "threaded")?;
     }
     Ok(())
 }
@@ -86,9 +129,18 @@ pub(super) fn set_limits(path: &Path, resources: &Resources) -> Result<()> {
     )
 }
 
-/// From the range of v1's shares (2 to 262144) to that of v2's weight (1 to 10000), as runc does.
-fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+/// From the range of v1's shares (2 to 262144) to that of v2's weight (1 to 10000), such that the
+/// default of the one, 1024, becomes that of the other, 100: a parabola over the logarithms.
+pub(crate) fn weight(shares: u64) -> u64 {
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let logarithm = (shares as f64).log2();
+            let exponent = (logarithm * logarithm + 125.0 * logarithm) / 612.0 - 7.0 / 34.0;
+            10_f64.powf(exponent).ceil() as u64
+        }
+    }
 }
 
 fn set(path: &Path, file: &str, wanted: bool, value: &str, limit: &str) -> Result<()> {
@@ -140,11 +192,25 @@ fn block_bytes(text: &str) -> (ByteSize, ByteSize) {
 
 pub(super) fn set_frozen(path: &Path, frozen: bool) -> Result<()> {
     files::write(&path.join("cgroup.freeze"), if frozen { "1" } else { "0" })?;
+    if !frozen {
+        return Ok(());
+    }
     let deadline = Instant::now() + PATIENCE;
-    while files::keyed(&path.join("cgroup.events"), "frozen")? != Some(frozen.into()) {
-        wait_until(deadline, || {
-            Error::host(format!("freeze {}", path.display()))
-        })?;
+    let events = path.join("cgroup.events");
+    let file = fs::File::open(&events).host(|| format!("open {}", events.display()))?;
+    while files::keyed(&events, "frozen")? != Some(1) {
+        if Instant::now() > deadline {
+            // What is half frozen would stay so.
+            let _ = files::write(&path.join("cgroup.freeze"), "0");
+            return Err(Error::host(format!("freeze {}", path.display())));
+        }
+        // The kernel tells of changes by an exceptional condition; one that came between the
+        // reading and this is waited for in vain, for a moment.
+        let moment = Timespec {
+            tv_sec: 0,
+            tv_nsec: 10_000_000,
+        };
+        let _ = poll(&mut [PollFd::new(&file, PollFlags::PRI)], Some(&moment));
     }
     Ok(())
 }
@@ -207,7 +273,8 @@ mod tests {
 
     #[test]
     fn shares_become_weights_over_the_whole_range() {
-        assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));
+        assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 100, 10_000));
+        assert_eq!((weight(100), weight(3333), weight(200)), (17, 256, 29));
         assert_eq!((weight(0), weight(u64::MAX)), (1, 10_000));
     }
 

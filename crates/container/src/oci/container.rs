@@ -16,7 +16,7 @@ use bulkhead_model::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Cgroup, Directory};
+use crate::cgroup::Cgroup;
 use crate::failure::Context;
 
 use super::config::Config;
@@ -60,7 +60,7 @@ pub(super) struct Record {
     /// RFC 3339.
     pub(super) created: String,
     pub(super) annotations: BTreeMap<String, String>,
-    pub(super) cgroup: Vec<Directory>,
+    pub(super) cgroup: Cgroup,
     /// `CLONE_*` flags of the namespaces that are not the host's.
     pub(super) namespaces: i32,
     /// The configuration as it was at create.
@@ -108,10 +108,7 @@ impl Container {
         fs::create_dir_all(root).host(|| format!("make {}", root.display()))?;
         match DirBuilder::new().mode(0o700).create(&directory) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                return Err(Error::conflict(format!(
-                    "container with given ID already exists: {}",
-                    record.id
-                )));
+                return Err(exists(&record.id));
             }
             result => result.host(|| format!("make {}", directory.display()))?,
         }
@@ -157,8 +154,8 @@ impl Container {
             .map_err(|error| Error::host("read the container's configuration").with_source(error))
     }
 
-    pub(super) fn cgroup(&self) -> Result<Cgroup> {
-        Cgroup::of_directories(self.record.cgroup.clone())
+    pub(super) fn cgroup(&self) -> &Cgroup {
+        &self.record.cgroup
     }
 
     pub(super) fn status(&self) -> Status {
@@ -171,9 +168,10 @@ impl Container {
         if self.directory.join(SOCKET).exists() {
             return Status::Created;
         }
-        match self.cgroup() {
-            Ok(group) if group.is_frozen() => Status::Paused,
-            _ => Status::Running,
+        if self.cgroup().is_frozen() {
+            Status::Paused
+        } else {
+            Status::Running
         }
     }
 
@@ -209,6 +207,20 @@ impl Container {
     pub(super) fn remove_socket(&self) {
         let _ = fs::remove_file(self.directory.join(SOCKET));
     }
+}
+
+fn exists(id: &str) -> Error {
+    Error::conflict(format!("container with given ID already exists: {id}"))
+}
+
+/// # Errors
+/// `Conflict` if there is a container of that name, told before anything else of a new one is
+/// looked at; that none comes meanwhile is [`Container::make`]'s concern.
+pub(super) fn check_new(root: &Path, id: &str) -> Result<()> {
+    if root.join(id).exists() {
+        return Err(exists(id));
+    }
+    Ok(())
 }
 
 /// When a process was started, in clock ticks; `None` if it has ended (proc(5), `stat`).

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use bulkhead_model::{Error, ErrorKind, Result};
+use bulkhead_model::{Error, Result};
 
 use crate::cgroup::Cgroup;
 use crate::channel::{Channel, Order, Report};
@@ -124,6 +124,7 @@ pub(super) fn create(
     detached: bool,
 ) -> Result<Created> {
     container::check_id(id)?;
+    container::check_new(&global.root, id)?;
     let text = config::read_text(&options.bundle.join("config.json"))?;
     let config: Config = config::parse(&text, "config.json")?;
     let raw = config::parse(&text, "config.json")?;
@@ -155,14 +156,10 @@ pub(super) fn create(
             .env
             .extend([format!("LISTEN_FDS={sockets}"), "LISTEN_PID=1".into()]);
     }
-    let group = Cgroup::at_path(
-        config
-            .linux
-            .cgroups_path
-            .as_deref()
-            .filter(|path| !path.is_empty())
-            .unwrap_or(id),
-    )?;
+    let path = config.linux.cgroups_path.as_deref();
+    let rootless = !rustix::process::geteuid().is_root();
+    let mut group = Cgroup::at_path(path.filter(|path| !path.is_empty()), id, rootless)?;
+    group.check_vacant()?;
     let settings = resources::settings(&config.linux.resources, group.is_v2())?;
     let devices = resources::device_rules(&config.linux.resources.devices)?;
 
@@ -178,31 +175,28 @@ pub(super) fn create(
             rootfs: plan.rootfs.clone(),
             created: time::now(),
             annotations: config.annotations.clone(),
-            cgroup: group.directories().to_vec(),
+            cgroup: group.clone(),
             namespaces: plan.new | joined,
             config: raw,
         },
     )?;
-    if let Err(error) = group.make_at_path() {
-        if error.kind() != ErrorKind::Conflict {
-            // Then no process is in what has been made of it.
-            let _ = group.remove();
-        }
+    if let Err(error) = group.make_at_path(!settings.is_empty()) {
         container.remove();
         return Err(error);
     }
+    container.record.cgroup = group.clone();
     let task = CreateTask {
         prepared: Vec::new(),
         plan,
         workload,
         cgroup: group.directories().to_vec(),
         cgroup_v2: group.is_v2(),
-        tasks_files: group.tasks_files(),
+        entrance: group.entrance(),
     };
     let made = group
         .set_device_rules(&devices)
         .and_then(|()| group.apply(&settings))
-        .and_then(|()| spawn_init(&mut container, &config, task, &group, options));
+        .and_then(|()| spawn_init(&mut container, &config, task, options));
     match made {
         Ok(terminal) => Ok(Created {
             container,
@@ -210,8 +204,7 @@ pub(super) fn create(
         }),
         Err(error) => {
             // The first failure is the one to tell about.
-            let _ = group.kill();
-            let _ = group.remove();
+            let _ = group.destroy();
             container.remove();
             Err(error)
         }
@@ -222,7 +215,6 @@ fn spawn_init(
     container: &mut Container,
     config: &Config,
     mut task: CreateTask,
-    group: &Cgroup,
     options: &Options,
 ) -> Result<Option<OwnedFd>> {
     let (directory, path) = container.socket()?;
@@ -249,7 +241,7 @@ fn spawn_init(
         Mappings { users, groups }.write(helper)
     })?;
     drop(prepared);
-    lead(container, config, &channel, pid, group, pauses)
+    lead(container, config, &channel, pid, pauses)
         .and_then(|master| {
             let kept = terminal::deliver(master, options.console_socket.as_deref())?;
             if let Some(path) = &options.pid_file {
@@ -266,12 +258,8 @@ fn lead(
     config: &Config,
     channel: &Channel,
     pid: u32,
-    group: &Cgroup,
     pauses: bool,
 ) -> Result<Option<OwnedFd>> {
-    if group.is_v2() {
-        group.add_process(pid)?;
-    }
     container.record.pid = pid;
     container.record.start_time = container::start_time(pid)
         .ok_or_else(|| Error::host("the container's process died before its set-up"))?;

@@ -1,14 +1,23 @@
 //! `delete`: removes what a stopped container holds; with `--force` whatever its state is.
 
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
 
 use bulkhead_model::{Error, ErrorKind, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::failure::Context;
 use crate::sys;
 
 use super::arguments::{Arguments, flag};
 use super::container::{Container, Status, start_time};
 use super::{Global, hooks};
+
+/// How long the init may take to end.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     let arguments = Arguments::parse(arguments, &[flag("force", Some('f'))])?;
@@ -37,21 +46,8 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
 
 /// Kills what runs and removes everything.
 pub(super) fn destroy(container: &Container) -> Result<()> {
-    let record = &container.record;
-    if record.pid != 0 && start_time(record.pid) == Some(record.start_time) {
-        // It may end by itself at this moment.
-        let _ = sys::kill(record.pid as i32, libc::SIGKILL);
-    }
-    let group = container.cgroup()?;
-    group.kill()?;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while record.pid != 0 && start_time(record.pid) == Some(record.start_time) {
-        if Instant::now() > deadline {
-            return Err(Error::host("the container's init does not end: see dmesg"));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    group.remove()?;
+    end_init(container)?;
+    container.cgroup().destroy()?;
     let hooks = container.config()?.hooks.poststop;
     // The rest has to go whatever a hook says (runtime.md, "Lifecycle").
     let hooked = hooks::run(
@@ -61,4 +57,31 @@ pub(super) fn destroy(container: &Container) -> Result<()> {
     );
     container.remove();
     hooked
+}
+
+/// Kills the init, and returns when it has ended.
+fn end_init(container: &Container) -> Result<()> {
+    let record = &container.record;
+    let Some(pid) = Pid::from_raw(record.pid as i32) else {
+        return Ok(());
+    };
+    let Ok(init) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return Ok(());
+    };
+    // The descriptor is of this process whatever becomes of the number.
+    if start_time(record.pid) != Some(record.start_time) {
+        return Ok(());
+    }
+    // It may end by itself at this moment.
+    let _ = sys::pidfd_send_signal(init.as_fd(), libc::SIGKILL);
+    if container.cgroup().is_frozen() {
+        // What is frozen on cgroup v1 dies when it thaws.
+        container.cgroup().thaw()?;
+    }
+    let ended = poll(&mut [PollFd::new(&init, PollFlags::IN)], Some(&PATIENCE))
+        .host(|| "wait for the end of the container's init".into())?;
+    if ended == 0 {
+        return Err(Error::host("the container's init does not end: see dmesg"));
+    }
+    Ok(())
 }

@@ -23,9 +23,9 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
             container.record.id
         )));
     }
-    let (group, id) = (container.cgroup()?, &container.record.id);
+    let (group, id) = (container.cgroup(), &container.record.id);
     if arguments.is_set("stats") {
-        return line("stats", id, Some(stats(&group)));
+        return line("stats", id, Some(stats(group)));
     }
     let mut kills = group.oom_kills();
     loop {
@@ -38,7 +38,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
             line("oom", id, None)?;
         }
         kills = now;
-        line("stats", id, Some(stats(&group)))?;
+        line("stats", id, Some(stats(group)))?;
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         true,
         container.record.namespaces & libc::CLONE_NEWUSER != 0,
     )?;
-    let group = sub_group(container.cgroup()?, &arguments)?;
+    let group = sub_group(container.cgroup(), &arguments)?;
 
     let init = Pid::from_raw(container.record.pid as i32)
         .ok_or_else(|| Error::conflict("cannot exec in a stopped container"))?;
@@ -90,6 +90,12 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     descriptors.extend(preserved(&arguments)?);
     descriptors.push(init);
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    // Where the container has given the controllers of its group to groups in it, no process may
+    // be in the group itself: it goes to where the init is.
+    let own = (group.is_v2() && arguments.value("cgroup").is_none())
+        .then(|| Cgroup::unified_of(container.record.pid))
+        .flatten();
+    let entrance = group.entrance().or_unified(own);
     let mut namespaces = container.record.namespaces;
     if same_user_namespace(container.record.pid)? {
         // One's own cannot be joined (setns(2)).
@@ -98,7 +104,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let task = Task::OciExec(Box::new(ExecTask {
         workload,
         namespaces,
-        tasks_files: group.tasks_files(),
+        entrance,
     }));
     let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &borrowed, |_| {
         Err(Error::channel(
@@ -106,9 +112,6 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         ))
     })?;
     let started = || -> Result<Option<OwnedFd>> {
-        if group.is_v2() {
-            group.add_process(pid)?;
-        }
         channel.send(&Order::Go, &[])?;
         let kept = terminal::deliver(ready(&channel)?.pop(), socket.as_deref())?;
         if let Some(path) = path(&arguments, "pid-file") {
@@ -200,7 +203,7 @@ fn process_of(
 }
 
 /// The container's group, or what `--cgroup [CONTROLLER,…:]PATH` names below it.
-fn sub_group(group: Cgroup, arguments: &Arguments) -> Result<Cgroup> {
+fn sub_group(group: &Cgroup, arguments: &Arguments) -> Result<Cgroup> {
     let mut directories = group.directories().to_vec();
     for text in arguments.all("cgroup") {
         let (controllers, below) = match text.split_once(':') {
@@ -240,5 +243,5 @@ fn sub_group(group: Cgroup, arguments: &Arguments) -> Result<Cgroup> {
             )));
         }
     }
-    Cgroup::of_directories(directories)
+    Ok(group.with_directories(directories))
 }

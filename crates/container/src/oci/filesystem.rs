@@ -148,6 +148,8 @@ fn mount_cgroups(root: &Root, mount: &Mount, task: &CreateTask) -> Result<()> {
     let views: Vec<View> = task
         .cgroup
         .iter()
+        // A hybrid's v2 has no controllers and is not shown, as runc has it.
+        .filter(|directory| task.cgroup_v2 || !directory.unified)
         .map(|directory| View {
             controllers: (!task.cgroup_v2).then(|| directory.controllers.join(",")),
             host: (!has_namespace).then(|| directory.path.clone()),

@@ -26,7 +26,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     };
     let container = Container::load(&global.root, id)?;
     if arguments.is_set("all") {
-        let group = container.cgroup()?;
+        let group = container.cgroup();
         for pid in group.processes() {
             // One that has ended meanwhile needs none.
             let _ = sys::kill(pid, signal);
@@ -43,7 +43,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     sys::kill(container.record.pid as i32, signal).host(|| format!("send signal {signal}"))?;
     if signal == libc::SIGKILL && status == Status::Paused {
         // What is frozen on cgroup v1 dies when it thaws.
-        container.cgroup()?.thaw()?;
+        container.cgroup().thaw()?;
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ use crate::sys;
 use arguments::{Arguments, Flag, flag, option};
 
 pub(crate) use namespaces::{join_namespaces, make_namespaces};
-pub(crate) use setup::{CreateTask, ExecTask, join_groups, open_groups, set_up, set_up_exec};
+pub(crate) use setup::{CreateTask, ExecTask, set_up, set_up_exec};
 
 /// The options before the verb.
 #[derive(Debug)]

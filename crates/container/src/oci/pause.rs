@@ -18,7 +18,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
             )));
         }
     }
-    let group = container.cgroup()?;
+    let group = container.cgroup();
     group.freeze().inspect_err(|_| {
         // Half of it may stand still.
         let _ = group.thaw();

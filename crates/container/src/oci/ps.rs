@@ -13,7 +13,7 @@ use super::{Global, print};
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     let arguments = Arguments::parse(arguments, &[option("format", Some('f'))])?;
     let (id, rest) = arguments.container()?;
-    let pids = Container::load(&global.root, id)?.cgroup()?.processes();
+    let pids = Container::load(&global.root, id)?.cgroup().processes();
     match arguments.value("format").unwrap_or("table") {
         "json" => {
             let text = serde_json::Value::from(pids).to_string();

@@ -5,7 +5,7 @@
 
 use bulkhead_model::{Error, Result};
 
-use crate::cgroup::{DeviceRule, Setting};
+use crate::cgroup::{DeviceRule, Otherwise, Setting, cpu_weight};
 
 use super::config::{self, BlockIo, Cpu, Memory, Resources, Throttle};
 
@@ -87,6 +87,7 @@ impl List {
             controller,
             file: file.into(),
             value: value.to_string(),
+            otherwise: Otherwise::Fail,
         });
     }
 
@@ -115,8 +116,7 @@ impl List {
     fn cpu(&mut self, cpu: &Cpu) -> Result<()> {
         let shares = cpu.shares.filter(|&shares| shares != 0);
         if self.v2 {
-            // From 2 to 262144 to 1 to 10000, as runc does.
-            let weight = shares.map(|shares| 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142);
+            let weight = shares.map(cpu_weight);
             if let Some(weight) = weight {
                 self.add("cpu.shares", "cpu", "cpu.weight", weight);
             }
@@ -427,7 +427,7 @@ mod tests {
         assert_eq!(
             files(text, true),
             [
-                ("cpu.weight", "39"),
+                ("cpu.weight", "100"),
                 ("cpu.max", "50000 100000"),
                 ("cpuset.cpus", "0"),
                 ("memory.max", "1000"),

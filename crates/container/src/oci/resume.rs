@@ -9,7 +9,7 @@ use super::container::Container;
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     let arguments = Arguments::parse(arguments, &[])?;
     let container = Container::load(&global.root, arguments.only_container()?)?;
-    let group = container.cgroup()?;
+    let group = container.cgroup();
     // A created container's status does not tell that it is frozen.
     if !group.is_frozen() {
         return Err(Error::conflict("container not paused"));

@@ -5,17 +5,14 @@
 //! by descriptor, and until the root is changed the host's paths are the host's.
 
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 
 use bulkhead_model::{Error, Result};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Directory;
+use crate::cgroup::{Directory, Entrance};
 use crate::channel::{Channel, Order, Report};
 use crate::config::Workload;
 use crate::console::Terminal;
@@ -35,7 +32,7 @@ pub(crate) struct CreateTask {
     /// The container's group, as the host sees it.
     pub(super) cgroup: Vec<Directory>,
     pub(super) cgroup_v2: bool,
-    pub(crate) tasks_files: Vec<PathBuf>,
+    pub(crate) entrance: Entrance,
     /// What the first descriptors stand for.
     pub(super) prepared: Vec<Part>,
 }
@@ -51,33 +48,13 @@ pub(crate) struct ExecTask {
     pub(super) workload: Workload,
     /// `CLONE_*` flags of what is joined.
     pub(crate) namespaces: i32,
-    pub(crate) tasks_files: Vec<PathBuf>,
+    pub(crate) entrance: Entrance,
 }
 
 impl ExecTask {
     pub(crate) fn workload(&self) -> &Workload {
         &self.workload
     }
-}
-
-/// Opens the files by which the new process joins its groups of v1.
-pub(crate) fn open_groups(tasks_files: &[PathBuf]) -> Result<Vec<File>> {
-    let open = |path: &PathBuf| {
-        let opened = File::options().write(true).open(path);
-        opened.host(|| format!("open {}", path.display()))
-    };
-    tasks_files.iter().map(open).collect()
-}
-
-/// Joins them, as a thread that moves itself: for any other move the kernel waits until every
-/// CPU has passed through a quiet state, which is 5 to 10 ms (`cgroup_procs_write_start`).
-pub(crate) fn join_groups(groups: Vec<File>) -> Result<()> {
-    for mut group in groups {
-        group
-            .write_all(b"0")
-            .host(|| "join the container's control group".into())?;
-    }
-    Ok(())
 }
 
 /// Goes on as the container's init. `descriptors` are the mounts that the runtime has prepared,

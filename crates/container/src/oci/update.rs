@@ -49,7 +49,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
             "linux.resources.devices: the device policy of a running container cannot be changed",
         ));
     }
-    let group = container.cgroup()?;
+    let group = container.cgroup();
     let mut settings = resources::settings(&resources, group.is_v2())?;
     // v1 holds memory ≤ memory + swap at every step: the one that makes room goes first.
     let index = |file: &str| settings.iter().position(|setting| setting.file == file);

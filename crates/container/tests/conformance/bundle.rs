@@ -174,6 +174,8 @@ fn bundle_hierarchies() -> Vec<PathBuf> {
     let layout = bulkhead_container::cgroup::probe().expect("cgroups");
     layout
         .hierarchies()
+        .chain(layout.others())
+        .chain(layout.beside())
         .map(|hierarchy| hierarchy.mount_point.clone())
         .collect()
 }

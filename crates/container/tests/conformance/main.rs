@@ -9,6 +9,7 @@ mod support;
 mod host;
 mod isolation;
 mod oci;
+mod oci_cgroups;
 mod oci_config;
 mod settings;
 mod user_namespaces;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         ("settings", settings::SCENARIOS),
         ("host", host::SCENARIOS),
         ("oci", oci::SCENARIOS),
+        ("oci_cgroups", oci_cgroups::SCENARIOS),
         ("oci_config", oci_config::SCENARIOS),
         ("user_namespaces", user_namespaces::SCENARIOS),
     ];
