@@ -162,7 +162,7 @@ impl Root {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         match openat2(&self.0, path, flags, Mode::empty(), resolve) {
             Err(Errno::LOOP) => Err(Error::invalid(format!(
-                "{path} in the image is a symbolic link: make it a directory"
+                "{path} must be mounted on ordinary directory, and in the image it is a symbolic link"
             ))),
             Err(error) => Err(error).host(|| format!("open {path} in the container")),
             Ok(_) => Ok(directory),

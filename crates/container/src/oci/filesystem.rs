@@ -1,5 +1,6 @@
 //! The mounts, devices, masks and read-only paths of a configuration.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_model::{Error, Result};
@@ -29,15 +30,32 @@ use super::setup::CreateTask;
 /// `PROC_SUPER_MAGIC`.
 const PROCFS: i64 = 0x9fa0;
 
-pub(super) fn mount_all(root: &Root, task: &CreateTask, prepared: &mut Prepared) -> Result<()> {
+/// Mounts everything, and gives the mounts that are to become read-only when nothing is left to
+/// make in them.
+pub(super) fn mount_all(
+    root: &Root,
+    task: &CreateTask,
+    prepared: &mut Prepared,
+) -> Result<Vec<OwnedFd>> {
+    let mut writable = Vec::new();
     for (index, mount) in task.plan.mounts.iter().enumerate() {
         let prepared = prepared.take(Part::Mount(index));
-        mount_one(root, mount, task, prepared).map_err(|error| {
+        let made = mount_one(root, mount, task, prepared).map_err(|error| {
             Error::new(error.kind(), format!("mounts[{index}]: {}", mount.target))
                 .with_source(error)
         })?;
+        writable.extend(made.filter(|_| is_filled_later(mount)));
     }
-    Ok(())
+    Ok(writable)
+}
+
+/// Whether other mounts and devices are made in it after it: they could not be if it was
+/// read-only from the start.
+fn is_filled_later(mount: &Mount) -> bool {
+    let fresh = matches!(&mount.kind, MountKind::Filesystem(kind) if kind == "tmpfs");
+    let is_dev = mount.target.trim_end_matches('/') == "/dev";
+    mount.options.set & sys::MOUNT_ATTR_RDONLY != 0
+        && (fresh || is_dev && matches!(mount.kind, MountKind::Filesystem(_)))
 }
 
 fn mount_one(
@@ -45,13 +63,13 @@ fn mount_one(
     mount: &Mount,
     task: &CreateTask,
     prepared: Option<OwnedFd>,
-) -> Result<()> {
+) -> Result<Option<OwnedFd>> {
     let options = &mount.options;
     let doing = || "mount".to_owned();
     let copy = match (&mount.kind, prepared) {
         (_, Some(prepared)) => prepared,
-        (MountKind::Cgroup, None) => return mount_cgroups(root, mount, task),
-        (MountKind::Remount, None) => return remount(root, mount),
+        (MountKind::Cgroup, None) => return mount_cgroups(root, mount, task).map(|()| None),
+        (MountKind::Remount, None) => return remount(root, mount).map(|()| None),
         (MountKind::Bind, None) => prepared::bind_source(mount)?,
         (MountKind::Filesystem(kind), None) => filesystem(root, mount, kind)?,
     };
@@ -84,7 +102,7 @@ fn mount_one(
     for (flag, recursive) in &options.propagation {
         sys::change_mount(copy.as_fd(), *recursive, 0, 0, *flag).host(doing)?;
     }
-    Ok(())
+    Ok(Some(copy))
 }
 
 /// Changes what is mounted at the target: with `bind` the mount alone, otherwise its filesystem
@@ -138,7 +156,12 @@ fn filesystem(root: &Root, mount: &Mount, kind: &str) -> Result<OwnedFd> {
         data.push(("source", mount.source.clone()));
     }
     let flags: Vec<&str> = options.flags.iter().map(String::as_str).collect();
-    mounts::filesystem(kind, &data, &flags, options.set).host(|| format!("make a {kind}"))
+    let attributes = if is_filled_later(mount) {
+        options.set & !sys::MOUNT_ATTR_RDONLY
+    } else {
+        options.set
+    };
+    mounts::filesystem(kind, &data, &flags, attributes).host(|| format!("make a {kind}"))
 }
 
 /// The container's own groups: through its cgroup namespace, or without one as binds.
@@ -245,38 +268,62 @@ fn make_device(root: &Root, device: &Device) -> Result<()> {
     chownat(&parent, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).host(doing)
 }
 
-/// Hides and write-protects paths, when nothing is left to write.
-pub(super) fn protect(root: &Root, plan: &Plan, dev: &OwnedFd) -> Result<()> {
+/// Hides and write-protects paths, when nothing is left to write; `writable` are the mounts that
+/// have waited for it.
+pub(super) fn protect(root: &Root, plan: &Plan, dev: &OwnedFd, writable: &[OwnedFd]) -> Result<()> {
+    for mount in writable {
+        sys::mount_setattr(mount.as_fd(), false, sys::MOUNT_ATTR_RDONLY)
+            .host(|| "mounts: make a tmpfs read-only".into())?;
+    }
     for path in &plan.read_only_paths {
         let doing = || format!("linux.readonlyPaths: {path}");
         let Some(target) = existing(root, path).host(doing)? else {
             continue;
         };
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH
-            | OpenTreeFlags::AT_RECURSIVE;
-        let copy = open_tree(&target, "", flags).host(doing)?;
+        let copy = copy_of(&target, true).host(doing)?;
         sys::mount_setattr(copy.as_fd(), true, sys::MOUNT_ATTR_RDONLY).host(doing)?;
         resolve::attach(copy, target).host(doing)?;
     }
+    // One empty filesystem covers all masked directories; the kernel copies what is attached only.
+    let mut empty: Option<OwnedFd> = None;
+    let mut masked = BTreeSet::new();
     for path in &plan.masked {
         let doing = || format!("linux.maskedPaths: {path}");
         let Some(target) = existing(root, path).host(doing)? else {
             continue;
         };
-        let cover = if resolve::is_directory(&target).host(doing)? {
-            let empty = Tmpfs {
-                attributes: mounts::NOTHING_SPECIAL | sys::MOUNT_ATTR_RDONLY,
-                ..Tmpfs::default()
-            };
-            empty.make()?
-        } else {
-            devices::null_mount(dev)?
+        if !masked.insert(path) {
+            continue;
+        }
+        if !resolve::is_directory(&target).host(doing)? {
+            resolve::attach(devices::null_mount(dev)?, target).host(doing)?;
+            continue;
+        }
+        let cover = match &empty {
+            Some(empty) => copy_of(empty, false).host(doing)?,
+            None => {
+                let tmpfs = Tmpfs {
+                    attributes: mounts::NOTHING_SPECIAL | sys::MOUNT_ATTR_RDONLY,
+                    ..Tmpfs::default()
+                };
+                tmpfs.make()?
+            }
         };
-        resolve::attach(cover, target).host(doing)?;
+        resolve::attach(&cover, target).host(doing)?;
+        empty.get_or_insert(cover);
     }
     Ok(())
+}
+
+/// A detached copy of what is mounted behind a descriptor.
+fn copy_of(mount: &OwnedFd, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(mount, "", flags)
 }
 
 fn existing(root: &Root, path: &str) -> Result<Option<OwnedFd>, Errno> {

@@ -171,7 +171,9 @@ impl Plan {
             .mounts
             .iter()
             .enumerate()
-            .map(|(index, mount)| mount_of(mount, index, bundle, own(libc::CLONE_NEWUSER)))
+            .map(|(index, mount)| {
+                mount_of(mount, index, (bundle, &rootfs), own(libc::CLONE_NEWUSER))
+            })
             .collect::<Result<_>>()?;
         Ok(Self {
             new,
@@ -290,15 +292,18 @@ fn check_hooks(hooks: &config::Hooks) -> Result<()> {
 fn mount_of(
     mount: &config::Mount,
     index: usize,
-    bundle: &Path,
+    (bundle, rootfs): (&Path, &Path),
     has_user_namespace: bool,
 ) -> Result<Mount> {
     let field = format!("mounts[{index}]");
     let mut options = mount_options::parse(&mount.options, &field)?;
     options.bind |= mount.kind.as_deref() == Some("bind");
     let id_map = mappings::of_mount(mount, &options, &field, has_user_namespace)?;
-    // Relative ones are deprecated, and taken as from the root.
-    let target = format!("/{}", mount.destination.trim_start_matches('/'));
+    // Relative ones are deprecated, and taken as from the root; one that begins with the root's own
+    // path on the host is taken as in it, as runc does.
+    let target = Path::new(&mount.destination);
+    let target = target.strip_prefix(rootfs).unwrap_or(target);
+    let target = format!("/{}", target.to_string_lossy().trim_start_matches('/'));
     let source = mount.source.clone().unwrap_or_default();
     let kind = match mount.kind.as_deref() {
         _ if options.remount => MountKind::Remount,

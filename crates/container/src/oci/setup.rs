@@ -88,7 +88,7 @@ pub(crate) fn set_up(
         sys::loopback_up().host(|| "set the loopback interface up".into())?;
     }
     let root = root::mount(plan, &mut prepared)?;
-    filesystem::mount_all(&root, &task, &mut prepared)?;
+    let writable = filesystem::mount_all(&root, &task, &mut prepared)?;
     drop(prepared);
     let dev = filesystem::make_devices(&root, plan)?;
     root.directory(&workload.process.cwd)?;
@@ -120,7 +120,8 @@ pub(crate) fn set_up(
         }
         None => (standard_streams(&mut descriptors)?, None),
     };
-    filesystem::protect(&root, plan, &dev)?;
+    filesystem::protect(&root, plan, &dev, &writable)?;
+    drop(writable);
     root::enter(&root, plan)?;
     find_program(workload)?;
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
