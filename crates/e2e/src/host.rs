@@ -43,6 +43,11 @@ impl Names {
         line.contains(&self.bridge()) || line.contains(&format!("bulkhead_{}", self.digits))
     }
 
+    /// A cgroup that is taken for one of this instance's.
+    pub fn cgroup(&self) -> String {
+        format!("bulkhead-{}", self.digits)
+    }
+
     fn bridge(&self) -> String {
         format!("bh-{}", self.digits)
     }
@@ -56,7 +61,7 @@ impl Names {
             let bridge = fs::read_link(format!("/sys/class/net/bhe{device}/master"));
             return bridge.is_ok_and(|bridge| bridge.to_string_lossy().contains(&self.bridge()));
         }
-        self.is_of_network(line) || line.contains(&format!("bulkhead-{}", self.digits))
+        self.is_of_network(line) || line.contains(&self.cgroup())
     }
 }
 

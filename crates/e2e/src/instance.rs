@@ -324,7 +324,10 @@ pub fn repository() -> PathBuf {
 }
 
 /// From `BULKHEAD_BIN`, or beside this test's program: the release build before the other.
-fn binary() -> Result<Option<PathBuf>> {
+///
+/// # Errors
+/// `BULKHEAD_BIN` names nothing.
+pub fn binary() -> Result<Option<PathBuf>> {
     if let Some(path) = std::env::var_os("BULKHEAD_BIN") {
         let path = PathBuf::from(path);
         ensure!(

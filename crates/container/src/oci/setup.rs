@@ -146,7 +146,10 @@ pub(crate) fn set_up_exec(
     let workload = &task.workload;
     rustix::process::umask(Mode::empty());
     let root = Root::open("/".as_ref())?;
-    root.directory(&workload.process.cwd)?;
+    // `create` makes the working directory; one that is missing now is a mistake of the caller's.
+    let directory = OFlags::PATH | OFlags::DIRECTORY;
+    root.find(&workload.process.cwd, directory)
+        .host(|| format!("process.cwd: {}", workload.process.cwd))?;
     let user = launch::resolve_user(&root, workload)?;
     let (streams, master) = match workload.process.terminal {
         Some(size) => {
