@@ -4,6 +4,7 @@
 //! Invariant: from here on nothing is dropped: the process execs or exits, so that closing all
 //! descriptors under their owners is sound.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -96,7 +97,7 @@ fn become_workload(
     rustix::process::umask(Mode::from_raw_mode(workload.umask));
     change_directory(&workload.process.cwd)?;
     let arguments = strings(workload.process.args.iter().cloned())?;
-    let environment = strings(environment(workload, user))?;
+    let environment = strings(environment(workload, user).into_iter())?;
     drop_privileges(workload, user)?;
     sys::reset_signals();
     if workload.init {
@@ -205,11 +206,22 @@ fn drop_privileges(workload: &Workload, user: &ResolvedUser) -> Result<()> {
     Ok(())
 }
 
-fn environment(workload: &Workload, user: &ResolvedUser) -> impl Iterator<Item = String> {
-    let given = &workload.process.env;
-    let has_home = given.iter().any(|entry| entry.starts_with("HOME="));
-    let home = (!has_home).then(|| format!("HOME={}", user.home));
-    given.iter().cloned().chain(home)
+/// The variables of the workload, each once with its last value; `HOME` is the user's unless it
+/// has a value.
+pub(crate) fn environment(workload: &Workload, user: &ResolvedUser) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut seen = HashSet::new();
+    let mut entries: Vec<String> = Vec::with_capacity(workload.process.env.len() + 1);
+    for entry in workload.process.env.iter().rev() {
+        if seen.insert(name(entry)) && entry != "HOME=" {
+            entries.push(entry.clone());
+        }
+    }
+    entries.reverse();
+    if !entries.iter().any(|entry| entry.starts_with("HOME=")) {
+        entries.push(format!("HOME={}", user.home));
+    }
+    entries
 }
 
 fn strings(strings: impl Iterator<Item = String>) -> Result<StringVector> {

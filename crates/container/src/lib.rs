@@ -23,6 +23,7 @@ mod devices;
 mod failure;
 mod helper;
 mod launch;
+mod log;
 mod mounts;
 mod namespaces;
 mod oci;
@@ -34,6 +35,7 @@ mod rootfs;
 mod seccomp;
 mod spawn;
 mod sys;
+mod time;
 
 pub use backend::{ContainerBackend, Helper};
 pub use helper::init_main;

@@ -418,6 +418,22 @@ pub(crate) fn reset_signals() {
     }
 }
 
+/// Ends the process at the signals that ask for its end: PID 1 of a namespace would ignore them,
+/// as no default action applies to it. [`reset_signals`] takes it back.
+pub(crate) fn exit_on_signals() {
+    extern "C" fn exit(signal: i32) {
+        // SAFETY: `_exit` may be called in a handler (signal-safety(7)).
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let handler = exit as extern "C" fn(i32) as libc::sighandler_t;
+    // SAFETY: the handler calls nothing but `_exit`.
+    unsafe {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+            libc::signal(signal, handler);
+        }
+    }
+}
+
 /// Blocks all signals, so that [`wait_for_signal`] gets them.
 pub(crate) fn block_signals() {
     // SAFETY: fills and sets a signal set on the stack.

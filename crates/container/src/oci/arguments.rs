@@ -1,14 +1,15 @@
-//! The flags of a verb, as Go's `flag` package reads them: `--name value`, `--name=value`, one
-//! dash or two, and none after the first argument that is no flag.
+//! The flags of a verb, as runc reads them: `--name value`, `--name=value`, one dash or two,
+//! before the container or behind it; where a command line of the workload's follows, only before
+//! the first argument that is no flag.
 
 use bulkhead_model::{Error, Result};
 
 /// A flag that a verb knows.
 #[derive(Debug)]
 pub(super) struct Flag {
-    name: &'static str,
-    short: Option<char>,
-    takes_value: bool,
+    pub(super) name: &'static str,
+    pub(super) short: Option<char>,
+    pub(super) takes_value: bool,
 }
 
 /// A flag that is set or not.
@@ -29,6 +30,9 @@ pub(super) const fn option(name: &'static str, short: Option<char>) -> Flag {
     }
 }
 
+/// Every verb knows it.
+const HELP: Flag = flag("help", Some('h'));
+
 /// What was given.
 #[derive(Debug)]
 pub(super) struct Arguments {
@@ -37,29 +41,30 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
+    /// Flags may stand anywhere up to `--`.
     pub(super) fn parse(arguments: &[String], flags: &[Flag]) -> Result<Self> {
-        let mut values = Vec::new();
-        let mut rest = arguments.iter();
-        loop {
-            let unread = rest.clone();
-            let Some(argument) = rest.next() else {
-                return Ok(Self {
-                    values,
-                    rest: Vec::new(),
-                });
-            };
+        Self::parse_up_to(arguments, flags, usize::MAX)
+    }
+
+    /// Flags end at the first argument that is none: what follows may have flags of its own.
+    pub(super) fn parse_leading(arguments: &[String], flags: &[Flag]) -> Result<Self> {
+        Self::parse_up_to(arguments, flags, 1)
+    }
+
+    fn parse_up_to(arguments: &[String], flags: &[Flag], most: usize) -> Result<Self> {
+        let (mut values, mut rest) = (Vec::new(), Vec::new());
+        let mut unread = arguments.iter();
+        while let Some(argument) = unread.next() {
             if argument == "--" {
-                return Ok(Self {
-                    values,
-                    rest: rest.cloned().collect(),
-                });
+                break;
             }
             let text = match argument.strip_prefix('-') {
                 None | Some("") => {
-                    return Ok(Self {
-                        values,
-                        rest: unread.cloned().collect(),
-                    });
+                    rest.push(argument.clone());
+                    if rest.len() >= most {
+                        break;
+                    }
+                    continue;
                 }
                 Some(text) => text.strip_prefix('-').unwrap_or(text),
             };
@@ -71,12 +76,15 @@ impl Arguments {
             let letter = letters.next().filter(|_| letters.next().is_none());
             let known = flags
                 .iter()
+                .chain(&[HELP])
                 .find(|flag| flag.name == name || (letter.is_some() && flag.short == letter))
-                .ok_or_else(|| Error::invalid(format!("unknown flag '{argument}'")))?;
+                .ok_or_else(|| {
+                    Error::invalid(format!("flag provided but not defined: {argument}"))
+                })?;
             let value = match (known.takes_value, value) {
                 (_, Some(value)) => value,
                 (false, None) => "true".into(),
-                (true, None) => rest.next().cloned().ok_or_else(|| {
+                (true, None) => unread.next().cloned().ok_or_else(|| {
                     Error::invalid(format!("the flag '{argument}' needs a value"))
                 })?,
             };
@@ -87,6 +95,8 @@ impl Arguments {
             }
             values.push((known.name, value));
         }
+        rest.extend(unread.cloned());
+        Ok(Self { values, rest })
     }
 
     /// The last value given.
@@ -153,19 +163,27 @@ mod tests {
     }
 
     #[test]
-    fn flags_come_in_gos_forms_and_end_at_the_first_argument() {
+    fn flags_come_in_gos_forms_before_the_container_and_behind_it() {
         let arguments =
-            parse(&["-b", "/x", "--detach", "-e=A=1", "-env", "B", "id", "-d"]).expect("arguments");
+            parse(&["-b", "/x", "--detach", "-e=A=1", "id", "-env", "B"]).expect("arguments");
         assert_eq!(arguments.value("bundle"), Some("/x"));
         assert!(arguments.is_set("detach"));
         assert_eq!(arguments.all("env").collect::<Vec<_>>(), ["A=1", "B"]);
-        assert_eq!(arguments.rest, ["id", "-d"]);
+        assert_eq!(arguments.rest, ["id"]);
         assert!(
             !parse(&["--detach=false", "id"])
                 .expect("arguments")
                 .is_set("detach")
         );
         assert_eq!(parse(&["--", "-d"]).expect("arguments").rest, ["-d"]);
+    }
+
+    #[test]
+    fn the_workloads_command_keeps_its_flags() {
+        let arguments = ["-d", "id", "ls", "-d", "--", "-x"].map(String::from);
+        let parsed = Arguments::parse_leading(&arguments, FLAGS).expect("arguments");
+        assert!(parsed.is_set("detach"));
+        assert_eq!(parsed.rest, ["id", "ls", "-d", "--", "-x"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cgroup::Cgroup;
 use crate::channel::{Channel, Order, Report};
 use crate::config::Task;
 use crate::failure::Context;
-use crate::{spawn, sys};
+use crate::{log, spawn, sys, time};
 
 use super::arguments::{Arguments, Flag, flag, option};
 use super::config::{self, Config};
@@ -20,7 +20,7 @@ use super::plan::Plan;
 use super::prepared::Prepared;
 use super::setup::CreateTask;
 use super::user_namespace::Mappings;
-use super::{Global, helper, hooks, process, resources, terminal, time};
+use super::{Global, helper, hooks, process, resources, terminal};
 
 pub(super) const FLAGS: &[Flag] = &[
     option("bundle", Some('b')),
@@ -30,10 +30,6 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("no-new-keyring", None),
     option("preserve-fds", None),
     option("pidfd-socket", None),
-    // `run` alone.
-    flag("detach", Some('d')),
-    flag("keep", None),
-    flag("no-subreaper", None),
 ];
 
 /// How a container is to be made.
@@ -41,6 +37,7 @@ pub(super) const FLAGS: &[Flag] = &[
 pub(super) struct Options {
     bundle: PathBuf,
     console_socket: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     no_pivot: bool,
     new_keyring: bool,
@@ -49,11 +46,6 @@ pub(super) struct Options {
 
 impl Options {
     pub(super) fn new(arguments: &Arguments) -> Result<Self> {
-        if arguments.value("pidfd-socket").is_some() {
-            return Err(Error::unsupported(
-                "--pidfd-socket is not supported by this version of Bulkhead",
-            ));
-        }
         let bundle = PathBuf::from(arguments.value("bundle").unwrap_or("."));
         let bundle = bundle.canonicalize().map_err(|error| {
             Error::invalid(format!("the bundle {}", bundle.display())).with_source(error)
@@ -61,6 +53,7 @@ impl Options {
         Ok(Self {
             bundle,
             console_socket: path(arguments, "console-socket"),
+            pidfd_socket: path(arguments, "pidfd-socket"),
             pid_file: path(arguments, "pid-file"),
             no_pivot: arguments.is_set("no-pivot"),
             new_keyring: !arguments.is_set("no-new-keyring"),
@@ -237,6 +230,7 @@ fn spawn_init(
         config.linux.gid_mappings.as_slice(),
     );
     let task = Task::OciCreate(Box::new(task));
+    log::debug(|| "nsexec container setup: the helper makes the namespaces".into());
     let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &descriptors, |helper| {
         Mappings { users, groups }.write(helper)
     })?;
@@ -244,6 +238,9 @@ fn spawn_init(
     lead(container, config, &channel, pid, pauses)
         .and_then(|master| {
             let kept = terminal::deliver(master, options.console_socket.as_deref())?;
+            if let Some(path) = &options.pidfd_socket {
+                terminal::deliver_pidfd(pid, path)?;
+            }
             if let Some(path) = &options.pid_file {
                 write_pid_file(path, pid)?;
             }
@@ -264,6 +261,7 @@ fn lead(
     container.record.start_time = container::start_time(pid)
         .ok_or_else(|| Error::host("the container's process died before its set-up"))?;
     channel.send(&Order::Go, &[])?;
+    log::debug(|| format!("child process in init(): {pid}"));
     if pauses {
         ready(channel)?;
         // Hooks may ask for the state.
@@ -282,6 +280,7 @@ fn lead(
         channel.send(&Order::Hooks(state(Status::Created)?), &[])?;
     }
     let terminal = ready(channel)?.pop();
+    log::debug(|| "init: closing the pipe to signal completion".into());
     container.save()?;
     Ok(terminal)
 }

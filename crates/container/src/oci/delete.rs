@@ -9,9 +9,11 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::failure::Context;
 use crate::sys;
 
-use super::arguments::{Arguments, flag};
+use super::arguments::{Arguments, Flag, flag};
 use super::container::{Container, Status, start_time};
 use super::{Global, hooks};
+
+pub(super) const FLAGS: &[Flag] = &[flag("force", Some('f'))];
 
 /// How long the init may take to end.
 const PATIENCE: Timespec = Timespec {
@@ -20,7 +22,7 @@ const PATIENCE: Timespec = Timespec {
 };
 
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
-    let arguments = Arguments::parse(arguments, &[flag("force", Some('f'))])?;
+    let arguments = Arguments::parse(arguments, FLAGS)?;
     let force = arguments.is_set("force");
     let id = arguments.only_container()?;
     let container = match Container::load(&global.root, id) {

@@ -8,13 +8,14 @@ use serde_json::{Map, Value, json};
 
 use crate::cgroup::Cgroup;
 
-use super::arguments::{Arguments, flag, option};
+use super::arguments::{Arguments, Flag, flag, option};
 use super::container::{Container, Status};
 use super::{Global, print};
 
+pub(super) const FLAGS: &[Flag] = &[option("interval", None), flag("stats", None)];
+
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
-    let flags = [option("interval", None), flag("stats", None)];
-    let arguments = Arguments::parse(arguments, &flags)?;
+    let arguments = Arguments::parse(arguments, FLAGS)?;
     let interval = interval(arguments.value("interval").unwrap_or("5s"))?;
     let container = Container::load(&global.root, arguments.only_container()?)?;
     if matches!(container.status(), Status::Stopped | Status::Creating) {

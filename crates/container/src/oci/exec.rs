@@ -11,16 +11,16 @@ use crate::cgroup::Cgroup;
 use crate::channel::Order;
 use crate::config::Task;
 use crate::failure::Context;
-use crate::spawn;
+use crate::{log, spawn};
 
 use super::arguments::{Arguments, Flag, flag, option};
 use super::config::{self, Config, Process};
 use super::container::{Container, Status, start_time};
 use super::create::{path, preserved, ready, standard_streams, write_pid_file};
 use super::setup::ExecTask;
-use super::{Global, foreground, helper, process, terminal};
+use super::{Global, foreground, helper, process, start, terminal};
 
-const FLAGS: &[Flag] = &[
+pub(super) const FLAGS: &[Flag] = &[
     option("console-socket", None),
     option("pidfd-socket", None),
     option("cwd", None),
@@ -41,8 +41,8 @@ const FLAGS: &[Flag] = &[
 ];
 
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(arguments, FLAGS)?;
-    for name in ["process-label", "apparmor", "pidfd-socket"] {
+    let arguments = Arguments::parse_leading(arguments, FLAGS)?;
+    for name in ["process-label", "apparmor"] {
         if arguments.value(name).is_some_and(|value| !value.is_empty()) {
             return Err(Error::unsupported(format!(
                 "--{name} is not supported by this version of Bulkhead"
@@ -65,6 +65,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     }
     let configuration = container.config()?;
     let process = process_of(&arguments, &configuration, command)?;
+    let program = process.args.first().cloned().unwrap_or_default();
     let detached = arguments.is_set("detach");
     let socket = path(&arguments, "console-socket");
     terminal::check(process.terminal, detached, socket.as_deref())?;
@@ -106,6 +107,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         namespaces,
         entrance,
     }));
+    log::debug(|| "nsexec container setup: the helper joins the namespaces".into());
     let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &borrowed, |_| {
         Err(Error::channel(
             "the helper of an exec made a user namespace",
@@ -113,15 +115,22 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     })?;
     let started = || -> Result<Option<OwnedFd>> {
         channel.send(&Order::Go, &[])?;
+        log::debug(|| format!("child process in init(): {pid}"));
         let kept = terminal::deliver(ready(&channel)?.pop(), socket.as_deref())?;
         if let Some(path) = path(&arguments, "pid-file") {
             write_pid_file(&path, pid)?;
         }
+        if let Some(path) = path(&arguments, "pidfd-socket") {
+            terminal::deliver_pidfd(pid, &path)?;
+        }
+        log::debug(|| "setns_init: about to exec".into());
         if !detached {
             foreground::hold_signals();
         }
         channel.send(&Order::Start, &[])?;
-        channel.report()?;
+        channel
+            .report()
+            .map_err(|error| start::not_executed(error, &program))?;
         Ok(kept)
     };
     let master = started().inspect_err(|_| spawn::end(pid))?;

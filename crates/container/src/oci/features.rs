@@ -7,17 +7,19 @@ use serde_json::json;
 
 use bulkhead_model::capability::NAMES;
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Flag};
 use super::plan::NAMESPACES;
-use super::{mount_options, print};
+use super::{SPECIFICATION, mount_options, print};
+
+pub(super) const FLAGS: &[Flag] = &[];
 
 pub(super) fn main(arguments: &[String]) -> Result<()> {
-    Arguments::parse(arguments, &[])?;
+    Arguments::parse(arguments, FLAGS)?;
     let namespaces: Vec<&str> = NAMESPACES.iter().map(|(name, _)| *name).collect();
     let capabilities: Vec<String> = NAMES.iter().map(|name| format!("CAP_{name}")).collect();
     let features = json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.0",
+        "ociVersionMax": SPECIFICATION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": mount_options::known(),
         "linux": {

@@ -16,15 +16,26 @@ use super::config::Hook;
 /// Runs hooks one after another, each with the container's state at its stdin; the first that
 /// fails ends it. Legal in a process with one thread or many.
 pub(super) fn run(name: &str, hooks: &[Hook], state: &str) -> Result<()> {
+    run_in(name, hooks, state, None)
+}
+
+/// As [`run`]; a hook that names no variables has those of `environment`, or the runtime's own.
+pub(super) fn run_in(
+    name: &str,
+    hooks: &[Hook],
+    state: &str,
+    environment: Option<&[String]>,
+) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state).map_err(|error| {
-            Error::host(format!("hooks.{name}[{index}]: {}", hook.path)).with_source(error)
+        run_one(hook, state, environment).map_err(|error| {
+            Error::host(format!("error running {name} hook #{index}: {}", hook.path))
+                .with_source(error)
         })?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &str) -> Result<()> {
+fn run_one(hook: &Hook, state: &str, environment: Option<&[String]>) -> Result<()> {
     let doing = || "run it".to_owned();
     let output = memfd_create("hook", MemfdFlags::CLOEXEC).host(doing)?;
     let mut output = File::from(output);
@@ -33,10 +44,12 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
     if let Some((first, rest)) = hook.args.split_first() {
         command.arg0(first).args(rest);
     }
-    let variables = hook.env.iter().filter_map(|entry| entry.split_once('='));
+    let named = Some(hook.env.as_slice()).filter(|entries| !entries.is_empty());
+    if let Some(entries) = named.or(environment) {
+        let variables = entries.iter().filter_map(|entry| entry.split_once('='));
+        command.env_clear().envs(variables);
+    }
     let mut child = command
-        .env_clear()
-        .envs(variables)
         .stdin(Stdio::piped())
         .stdout(copy()?)
         .stderr(copy()?)

@@ -6,7 +6,7 @@ use crate::failure::Context;
 use crate::sys;
 
 use super::Global;
-use super::arguments::{Arguments, flag};
+use super::arguments::{Arguments, Flag, flag};
 use super::container::{Container, Status};
 
 /// By number from 1 (signal(7), x86-64).
@@ -16,8 +16,10 @@ const NAMES: [&str; 31] = [
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
+pub(super) const FLAGS: &[Flag] = &[flag("all", Some('a'))];
+
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
-    let arguments = Arguments::parse(arguments, &[flag("all", Some('a'))])?;
+    let arguments = Arguments::parse_leading(arguments, FLAGS)?;
     let (id, rest) = arguments.container()?;
     let signal = match rest {
         [] => libc::SIGTERM,
@@ -49,7 +51,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
 }
 
 fn number(text: &str) -> Result<i32> {
-    if let Ok(number @ 1..=64) = text.parse() {
+    if let Ok(number @ 0..=64) = text.parse() {
         return Ok(number);
     }
     let upper = text.to_ascii_uppercase();
@@ -78,6 +80,7 @@ mod tests {
     #[test]
     fn signals_have_names_and_numbers() {
         for (text, expected) in [
+            ("0", 0),
             ("9", 9),
             ("KILL", 9),
             ("SIGTERM", 15),
@@ -88,7 +91,7 @@ mod tests {
         ] {
             assert_eq!(number(text).expect(text), expected);
         }
-        for text in ["0", "65", "FOO", "", "RTMAX+1", "-9"] {
+        for text in ["65", "FOO", "", "RTMAX+1", "-9"] {
             number(text).expect_err(text);
         }
     }

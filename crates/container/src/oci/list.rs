@@ -2,24 +2,32 @@
 
 use bulkhead_model::{Error, Result};
 
-use super::arguments::{Arguments, flag, option};
+use crate::log;
+
+use super::arguments::{Arguments, Flag, flag, option};
 use super::container::{self, Container, Status};
 use super::{Global, print};
+
+pub(super) const FLAGS: &[Flag] = &[option("format", Some('f')), flag("quiet", Some('q'))];
 
 const COLUMNS: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
 
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
-    let arguments = Arguments::parse(
-        arguments,
-        &[option("format", Some('f')), flag("quiet", Some('q'))],
-    )?;
+    let arguments = Arguments::parse(arguments, FLAGS)?;
     let mut containers = Vec::new();
+    if global.root_given && !global.root.is_dir() {
+        return Err(Error::not_found(format!(
+            "--root: {} is no directory",
+            global.root.display()
+        )));
+    }
     for id in container::identifiers(&global.root)? {
         match Container::load(&global.root, &id) {
             Ok(container) => containers.push(container),
             // Deleted since its name was read.
             Err(error) if error.kind() == bulkhead_model::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            // One that cannot be read must not hide the others.
+            Err(error) => log::warn(|| error.to_string()),
         }
     }
     if arguments.is_set("quiet") {

@@ -18,6 +18,7 @@ mod exec;
 mod features;
 mod filesystem;
 mod foreground;
+mod help;
 mod hooks;
 mod kill;
 mod list;
@@ -38,7 +39,6 @@ mod spec;
 mod start;
 mod state;
 mod terminal;
-mod time;
 mod update;
 mod user_namespace;
 
@@ -50,6 +50,7 @@ use std::process::ExitCode;
 use bulkhead_model::{Error, Result};
 
 use crate::backend::Helper;
+use crate::log::{self, Level, Log};
 use crate::sys;
 
 use arguments::{Arguments, Flag, flag, option};
@@ -57,12 +58,21 @@ use arguments::{Arguments, Flag, flag, option};
 pub(crate) use namespaces::{join_namespaces, make_namespaces};
 pub(crate) use setup::{CreateTask, ExecTask, set_up, set_up_exec};
 
+/// The version of the specification that is carried out.
+const SPECIFICATION: &str = "1.3.0";
+
+/// What the program calls itself: a name that says whose command line it has, as callers look
+/// for it.
+const PROGRAM: &str = "bulkhead-runc";
+
+const DEFAULT_ROOT: &str = "/run/bulkhead-oci";
+
 /// The options before the verb.
 #[derive(Debug)]
 struct Global {
     root: PathBuf,
-    log: Option<PathBuf>,
-    json: bool,
+    /// The root is not the one that is always there.
+    root_given: bool,
 }
 
 const GLOBAL: &[Flag] = &[
@@ -76,9 +86,6 @@ const GLOBAL: &[Flag] = &[
     flag("help", Some('h')),
     flag("version", Some('v')),
 ];
-
-const VERBS: &str = "create delete events exec features kill list pause ps resume run spec start \
-                     state update";
 
 impl Global {
     fn new(arguments: &Arguments) -> Result<Self> {
@@ -95,44 +102,36 @@ impl Global {
                  Bulkhead: use auto or false, as root"
             )));
         }
-        let format = arguments.value("log-format").unwrap_or("text");
-        if !matches!(format, "text" | "json") {
-            return Err(Error::invalid(format!(
-                "--log-format {format}: use text or json"
-            )));
+        let root = arguments.value("root");
+        if root == Some("") {
+            return Err(Error::invalid("--root: it is empty: name a directory"));
         }
         Ok(Self {
-            root: arguments
-                .value("root")
-                .unwrap_or("/run/bulkhead-oci")
-                .into(),
-            log: arguments
-                .value("log")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
-            json: format == "json",
+            root: root.unwrap_or(DEFAULT_ROOT).into(),
+            root_given: root.is_some(),
         })
     }
+}
 
-    /// Tells of a failure on stderr and in the log; a log that cannot be written costs nothing
-    /// but the line.
-    fn report(&self, error: &str) {
-        let time = time::now();
-        let line = if self.json {
-            serde_json::json!({"level": "error", "msg": error, "time": time}).to_string()
-        } else {
-            format!("time=\"{time}\" level=error msg={error:?}")
-        };
-        let written = self.log.as_ref().and_then(|path| {
-            let file = std::fs::OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(path);
-            writeln!(file.ok()?, "{line}").ok()
-        });
-        let line = if written.is_some() { error } else { &line };
-        let _ = writeln!(std::io::stderr(), "{line}");
+fn log_of(arguments: &Arguments) -> Result<Log> {
+    let format = arguments.value("log-format").unwrap_or("text");
+    if !matches!(format, "" | "text" | "json") {
+        return Err(Error::invalid(format!(
+            "--log-format {format}: use text or json"
+        )));
     }
+    Ok(Log {
+        file: arguments
+            .value("log")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from),
+        json: format == "json",
+        level: if arguments.is_set("debug") {
+            Level::Debug
+        } else {
+            Level::Info
+        },
+    })
 }
 
 /// The entry point: `arguments` are what follows `oci`. Must be called before a thread is started.
@@ -143,58 +142,82 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Nothing of the caller's reaches a hook or a container but what is asked for
     // (CVE-2024-21626).
     let _ = sys::close_from(3, true);
-    let fallback = Global {
-        root: PathBuf::new(),
-        log: None,
-        json: false,
-    };
-    let parsed = arguments
+    let mut failure = 1;
+    match carry_out(arguments, &mut failure) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            log::report(&error);
+            ExitCode::from(failure)
+        }
+    }
+}
+
+/// Gives the exit code, or sets the one of a failure.
+fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) -> Result<u8> {
+    let arguments = arguments
         .into_iter()
         .map(|argument| {
             argument.into_string().map_err(|argument| {
                 Error::invalid(format!("the argument {} is not UTF-8", argument.display()))
             })
         })
-        .collect::<Result<Vec<String>>>()
-        .and_then(|arguments| Arguments::parse(&arguments, GLOBAL));
-    let arguments = match parsed {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            fallback.report(&error.to_string());
-            return ExitCode::FAILURE;
-        }
-    };
+        .collect::<Result<Vec<String>>>()?;
+    let arguments = Arguments::parse_leading(&arguments, GLOBAL)?;
+    log::set(log_of(&arguments)?);
     if arguments.is_set("version") {
-        let text = format!(
-            "bulkhead version {}\nspec: 1.2.0\n",
-            env!("CARGO_PKG_VERSION")
-        );
-        return code(print(&text).map(|()| 0), &fallback, 1);
+        let version = env!("CARGO_PKG_VERSION");
+        print(&format!(
+            "{PROGRAM} version {version}\ncommit: v{version}\nspec: {SPECIFICATION}\n"
+        ))?;
+        return Ok(0);
     }
-    let Some((verb, rest)) = arguments
+    let Some((name, rest)) = arguments
         .rest
         .split_first()
         .filter(|_| !arguments.is_set("help"))
     else {
-        let text = format!("usage: bulkhead oci [options] VERB …\nverbs: {VERBS}\n");
-        return code(print(&text).map(|()| 0), &fallback, 1);
+        print(&help::of_program(PROGRAM, GLOBAL))?;
+        return Ok(0);
     };
-    let global = match Global::new(&arguments) {
-        Ok(global) => global,
-        Err(error) => {
-            fallback.report(&error.to_string());
-            return ExitCode::FAILURE;
+    // Not all of them may be UTF-8 or flags: most calls ask for no help, and pay nothing for it.
+    let asks = rest
+        .iter()
+        .any(|argument| matches!(argument.trim_start_matches('-'), "h" | "help"));
+    let verb = match help::find(name) {
+        Some(verb) => verb,
+        None if asks => return Err(Error::invalid(format!("No help topic for '{name}'"))),
+        None => {
+            let verbs: Vec<&str> = help::VERBS.iter().map(|verb| verb.name).collect();
+            return Err(Error::invalid(format!(
+                "unknown verb '{name}': use one of {}",
+                verbs.join(" ")
+            )));
         }
     };
+    if asks {
+        let parsed = if verb.leading {
+            Arguments::parse_leading(rest, verb.flags)
+        } else {
+            Arguments::parse(rest, verb.flags)
+        };
+        if parsed?.is_set("help") {
+            print(&help::of_verb(PROGRAM, verb))?;
+            return Ok(0);
+        }
+    }
+    let global = Global::new(&arguments)?;
     let done = |result: Result<()>| result.map(|()| 0);
-    let result = match verb.as_str() {
+    match verb.name {
         "create" => done(create::main(&global, rest)),
         "start" => done(start::main(&global, rest)),
         "run" => run::main(&global, rest),
         "state" => done(state::main(&global, rest)),
         "kill" => done(kill::main(&global, rest)),
         "delete" => done(delete::main(&global, rest)),
-        "exec" => return code(exec::main(&global, rest), &global, 255),
+        "exec" => {
+            *failure = 255;
+            exec::main(&global, rest)
+        }
         "ps" => done(ps::main(&global, rest)),
         "list" => done(list::main(&global, rest)),
         "pause" => done(pause::main(&global, rest)),
@@ -203,23 +226,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         "events" => done(events::main(&global, rest)),
         "spec" => done(spec::main(rest)),
         "features" => done(features::main(rest)),
-        "checkpoint" | "restore" => Err(Error::unsupported(format!(
-            "{verb} is not supported by this version of Bulkhead"
+        other => Err(Error::unsupported(format!(
+            "{other} is not supported by this version of Bulkhead"
         ))),
-        other => Err(Error::invalid(format!(
-            "unknown verb '{other}': use one of {VERBS}"
-        ))),
-    };
-    code(result, &global, 1)
-}
-
-fn code(result: Result<u8>, global: &Global, failure: u8) -> ExitCode {
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            global.report(&error.to_string());
-            ExitCode::from(failure)
-        }
     }
 }
 

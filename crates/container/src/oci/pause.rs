@@ -3,11 +3,13 @@
 use bulkhead_model::{Error, Result};
 
 use super::Global;
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Flag};
 use super::container::{Container, Status};
 
+pub(super) const FLAGS: &[Flag] = &[];
+
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
-    let arguments = Arguments::parse(arguments, &[])?;
+    let arguments = Arguments::parse(arguments, FLAGS)?;
     let container = Container::load(&global.root, arguments.only_container()?)?;
     match container.status() {
         Status::Running | Status::Created => {}

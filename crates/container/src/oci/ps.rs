@@ -6,12 +6,14 @@ use bulkhead_model::{Error, Result};
 
 use crate::failure::Context;
 
-use super::arguments::{Arguments, option};
+use super::arguments::{Arguments, Flag, option};
 use super::container::Container;
 use super::{Global, print};
 
+pub(super) const FLAGS: &[Flag] = &[option("format", Some('f'))];
+
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
-    let arguments = Arguments::parse(arguments, &[option("format", Some('f'))])?;
+    let arguments = Arguments::parse_leading(arguments, FLAGS)?;
     let (id, rest) = arguments.container()?;
     let pids = Container::load(&global.root, id)?.cgroup().processes();
     match arguments.value("format").unwrap_or("table") {

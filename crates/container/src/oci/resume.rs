@@ -3,11 +3,13 @@
 use bulkhead_model::{Error, Result};
 
 use super::Global;
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Flag};
 use super::container::Container;
 
+pub(super) const FLAGS: &[Flag] = &[];
+
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
-    let arguments = Arguments::parse(arguments, &[])?;
+    let arguments = Arguments::parse(arguments, FLAGS)?;
     let container = Container::load(&global.root, arguments.only_container()?)?;
     let group = container.cgroup();
     // A created container's status does not tell that it is frozen.

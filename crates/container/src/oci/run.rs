@@ -2,9 +2,22 @@
 
 use bulkhead_model::Result;
 
-use super::arguments::Arguments;
-use super::create::{self, FLAGS, Options};
+use super::arguments::{Arguments, Flag, flag, option};
+use super::create::{self, Options};
 use super::{Global, delete, foreground, start};
+
+pub(super) const FLAGS: &[Flag] = &[
+    option("bundle", Some('b')),
+    option("console-socket", None),
+    option("pid-file", None),
+    flag("no-pivot", None),
+    flag("no-new-keyring", None),
+    option("preserve-fds", None),
+    option("pidfd-socket", None),
+    flag("detach", Some('d')),
+    flag("keep", None),
+    flag("no-subreaper", None),
+];
 
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(arguments, FLAGS)?;

@@ -127,10 +127,28 @@ pub(crate) fn set_up(
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
     channel.send(&Report::Ready, &masters)?;
     drop((channel, master, dev));
+    // Whoever waits has nothing open that is the host's and not the workload's.
+    let (output, error) = match &streams {
+        Streams::Terminal(slave) => (slave, slave),
+        Streams::Pipes([_, output, error]) => (output, error),
+    };
+    for (stream, number) in [(output, 1), (error, 2)] {
+        sys::duplicate_to(stream.as_fd(), number, true)
+            .host(|| "place the standard streams".into())?;
+    }
+    sys::exit_on_signals();
 
     let channel = await_start(&listener)?;
     drop(listener);
-    if let Err(error) = hooks::run("startContainer", &plan.start_container, &state) {
+    // Like runc's, these hooks have the variables of the process.
+    let environment = launch::environment(workload, &user);
+    let hooked = hooks::run_in(
+        "startContainer",
+        &plan.start_container,
+        &state,
+        Some(&environment),
+    );
+    if let Err(error) = hooked {
         let _ = channel.send(&Report::Failed(error.into()), &[]);
         sys::exit_now(1);
     }

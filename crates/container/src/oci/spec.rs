@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use bulkhead_model::{Error, Result};
 use serde_json::json;
 
-use super::arguments::{Arguments, flag, option};
+use super::SPECIFICATION;
+use super::arguments::{Arguments, Flag, flag, option};
+
+pub(super) const FLAGS: &[Flag] = &[option("bundle", Some('b')), flag("rootless", None)];
 
 pub(super) fn main(arguments: &[String]) -> Result<()> {
-    let arguments = Arguments::parse(
-        arguments,
-        &[option("bundle", Some('b')), flag("rootless", None)],
-    )?;
+    let arguments = Arguments::parse(arguments, FLAGS)?;
     if arguments.is_set("rootless") {
         return Err(Error::unsupported(
             "--rootless: user namespaces are not supported by this version of Bulkhead",
@@ -39,7 +39,7 @@ pub(super) fn main(arguments: &[String]) -> Result<()> {
 fn default() -> serde_json::Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": SPECIFICATION,
         "process": {
             "terminal": true,
             "user": {"uid": 0, "gid": 0},

@@ -1,19 +1,21 @@
 //! `start`: lets a created container's program run.
 
-use std::io::ErrorKind;
+use std::io;
 use std::os::unix::net::UnixStream;
 
-use bulkhead_model::{Error, Result};
+use bulkhead_model::{Error, ErrorKind, Result};
 
 use crate::channel::{Channel, Order};
 use crate::failure::Context;
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Flag};
 use super::container::{Container, Status};
 use super::{Global, hooks};
 
+pub(super) const FLAGS: &[Flag] = &[];
+
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
-    let arguments = Arguments::parse(arguments, &[])?;
+    let arguments = Arguments::parse(arguments, FLAGS)?;
     start(&Container::load(&global.root, arguments.only_container()?)?)
 }
 
@@ -36,7 +38,7 @@ pub(super) fn start(container: &Container) -> Result<()> {
     }
     let (directory, path) = container.socket()?;
     let stream = match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             container.remove_socket();
             return Err(Error::conflict("cannot start an already running container"));
         }
@@ -46,12 +48,35 @@ pub(super) fn start(container: &Container) -> Result<()> {
     let channel = Channel::from_descriptor(stream.into());
     channel.send(&Order::Start, &[])?;
     // End of file: the program has been executed.
-    channel.report()?;
+    let config = container.config()?;
+    channel.report().map_err(|error| {
+        let args = config.process.as_ref().map(|process| &process.args);
+        not_executed(
+            error,
+            args.and_then(|args| args.first())
+                .map_or("", String::as_str),
+        )
+    })?;
     container.remove_socket();
-    let poststart = container.config()?.hooks.poststart;
+    let poststart = config.hooks.poststart;
     hooks::run(
         "poststart",
         &poststart,
         &container.state(Status::Running).to_json()?,
     )
+}
+
+/// A failure of exec(2) in the words that callers of runc look for.
+pub(super) fn not_executed(error: Error, program: &str) -> Error {
+    let reason = match error.kind() {
+        ErrorKind::CommandNotFound => "no such file or directory".to_owned(),
+        ErrorKind::CommandNotExecutable => {
+            let text = error.to_string();
+            let reason = text.rsplit_once(": ").map_or("", |(_, reason)| reason);
+            let reason = reason.split(" (os error").next().unwrap_or_default();
+            reason.to_ascii_lowercase()
+        }
+        _ => return error,
+    };
+    Error::new(error.kind(), format!("exec {program}: {reason}"))
 }

@@ -12,7 +12,7 @@ use super::config::{self, Pids, Resources};
 use super::container::{Container, Status};
 use super::resources;
 
-const FLAGS: &[Flag] = &[
+pub(super) const FLAGS: &[Flag] = &[
     option("resources", Some('r')),
     option("blkio-weight", None),
     option("cpu-period", None),

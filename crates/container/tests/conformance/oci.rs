@@ -200,6 +200,9 @@ fn exec_users(host: &Host) {
 
 fn list(host: &Host) {
     let bundle = Bundle::new(host, &["sleep", "1000"]);
+    // A root that somebody names is there; the one that nobody names need not be.
+    bundle.run(&["list"]).refused("--root");
+    std::fs::create_dir(&bundle.root).expect("root");
     assert_eq!(bundle.run(&["list", "-f", "json"]).output(), "null\n");
     bundle.start();
     let table = bundle.run(&["list"]).output();

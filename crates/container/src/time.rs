@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub(super) fn now() -> String {
+pub(crate) fn now() -> String {
     format(
         SystemTime::now()
             .duration_since(UNIX_EPOCH)

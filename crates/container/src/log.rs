@@ -1,0 +1,103 @@
+//! The log lines of the command line: to a file or to stderr, as text or as JSON.
+//!
+//! Invariant: until [`set`] nothing is written; a log that cannot be written costs nothing but
+//! the line.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use bulkhead_model::{Error, ErrorKind};
+
+use crate::time;
+
+/// How much somebody wants to know; each level has those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Error,
+    Warning,
+    Info,
+    Debug,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Info => "info",
+            Level::Debug => "debug",
+        }
+    }
+}
+
+/// Where the lines go.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// stderr if there is none.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) json: bool,
+    pub(crate) level: Level,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Legal once, before anything is logged.
+pub(crate) fn set(log: Log) {
+    let _ = LOG.set(log);
+}
+
+pub(crate) fn debug(message: impl FnOnce() -> String) {
+    line(Level::Debug, message);
+}
+
+pub(crate) fn warn(message: impl FnOnce() -> String) {
+    line(Level::Warning, message);
+}
+
+fn line(level: Level, message: impl FnOnce() -> String) {
+    if let Some(log) = LOG.get().filter(|log| level <= log.level) {
+        log.line(level, &message());
+    }
+}
+
+/// Tells of the failure that ends the program, in the log and, where that is a file, on stderr.
+pub(crate) fn report(error: &Error) {
+    const STDERR: Log = Log {
+        file: None,
+        json: false,
+        level: Level::Info,
+    };
+    let log = LOG.get().unwrap_or(&STDERR);
+    let message = error.to_string();
+    // What is wrong with the program to run is told in the words of a shell.
+    let plain = matches!(
+        error.kind(),
+        ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
+    );
+    if log.file.is_some() || !plain {
+        log.line(Level::Error, &message);
+    }
+    if log.file.is_some() || plain {
+        let _ = writeln!(std::io::stderr(), "{message}");
+    }
+}
+
+impl Log {
+    fn line(&self, level: Level, message: &str) {
+        let (time, level) = (time::now(), level.name());
+        let line = if self.json {
+            serde_json::json!({"level": level, "msg": message, "time": time}).to_string()
+        } else {
+            format!("time=\"{time}\" level={level} msg={message:?}")
+        };
+        let written = self.file.as_ref().and_then(|path| {
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            writeln!(file.ok()?, "{line}").ok()
+        });
+        if written.is_none() {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+}
