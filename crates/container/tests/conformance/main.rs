@@ -42,11 +42,8 @@ fn main() -> ExitCode {
         ("settings", settings::SCENARIOS),
         ("host", host::SCENARIOS),
         ("oci", oci::SCENARIOS),
-<<<<<<< HEAD
         ("oci_cgroups", oci_cgroups::SCENARIOS),
-=======
         ("command_line", command_line::SCENARIOS),
->>>>>>> d4bb0c4 (oci: help for each verb, a log with levels, --pidfd-socket, and the words that callers of runc look for)
         ("oci_config", oci_config::SCENARIOS),
         ("user_namespaces", user_namespaces::SCENARIOS),
     ];

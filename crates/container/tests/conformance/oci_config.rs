@@ -407,7 +407,10 @@ fn failing_hooks(host: &Host) {
             json!({"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}),
             "timeout",
         ),
-        (json!({"path": "/no/such/hook"}), "error running createRuntime hook #0"),
+        (
+            json!({"path": "/no/such/hook"}),
+            "error running createRuntime hook #0",
+        ),
     ] {
         let mut bundle = Bundle::new(host, &["true"]);
         bundle.config["hooks"]["createRuntime"] = json!([hook]);
