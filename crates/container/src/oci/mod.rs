@@ -20,6 +20,7 @@ mod filesystem;
 mod foreground;
 mod help;
 mod hooks;
+mod host_mounts;
 mod kill;
 mod list;
 mod mappings;

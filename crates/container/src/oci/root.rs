@@ -15,6 +15,7 @@ use crate::failure::Context;
 use crate::resolve::Root;
 use crate::sys;
 
+use super::host_mounts;
 use super::plan::Plan;
 use super::prepared::{self, Part, Prepared};
 
@@ -81,6 +82,7 @@ pub(super) fn enter(root: &Root, plan: &Plan) -> Result<()> {
     let doing = || "change to the container's root".to_owned();
     rustix::process::fchdir(root).host(doing)?;
     if plan.no_pivot {
+        host_mounts::hide_proc_and_sys(&plan.rootfs)?;
         rustix::mount::mount_move(".", "/").host(doing)?;
         rustix::process::chroot(".").host(doing)?;
     } else {

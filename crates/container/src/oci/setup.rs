@@ -102,6 +102,8 @@ pub(crate) fn set_up(
             _ => sys::exit_now(1),
         }
     }
+    // These run in the container's root, of which they see what the runtime sees.
+    rustix::process::fchdir(&root).host(|| "change to the container's root".into())?;
     hooks::run("createContainer", &plan.create_container, &state)?;
     if !plan.sysctls.is_empty() {
         // A procfs that is mounted nowhere cannot be a decoy (CVE-2025-52881).

@@ -21,6 +21,14 @@ pub const SCENARIOS: &[HostScenario] = &[
         "hooks_without_variables_have_those_of_the_process",
         hook_environment,
     ),
+    (
+        "hooks_of_the_creation_run_in_the_containers_root",
+        hook_directory,
+    ),
+    (
+        "without_pivot_no_namespace_mounts_a_bare_procfs",
+        bare_procfs,
+    ),
     ("a_missing_interpreter_is_told_in_one_line", interpreter),
 ];
 
@@ -134,6 +142,29 @@ fn hook_environment(host: &Host) {
     bundle.play().refused("of the process");
     bundle.config["hooks"] = json!({"startContainer": [hook(&["WORD=of the hook"])]});
     bundle.play().refused("of the hook");
+}
+
+fn hook_directory(host: &Host) {
+    let mut bundle = Bundle::new(host, &["cat", "/word"]);
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo seen > ./word"]});
+    bundle.config["hooks"] = json!({"createContainer": [hook]});
+    assert_eq!(bundle.play().output(), "seen\n");
+}
+
+fn bare_procfs(host: &Host) {
+    let script = "unshare -mrpf mount -t proc none /proc";
+    let mut bundle = Bundle::new(host, &["sh", "-c", script]);
+    for set in ["bounding", "permitted", "effective"] {
+        bundle.config["process"]["capabilities"][set] = json!(["CAP_SETFCAP", "CAP_SYS_ADMIN"]);
+    }
+    bundle.write();
+    let answer = bundle.run(&["run", "--no-pivot", &bundle.id]);
+    assert_ne!(answer.code, 0, "{}", answer.out);
+    assert!(
+        answer.err.contains("denied") || answer.err.contains("not permitted"),
+        "{}",
+        answer.err
+    );
 }
 
 fn interpreter(host: &Host) {
