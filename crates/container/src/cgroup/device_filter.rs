@@ -1,10 +1,12 @@
 //! The device policy of cgroup v2: a BPF program that decides over every open and `mknod`
 //! (kernel: `include/uapi/linux/bpf.h`, `BPF_PROG_TYPE_CGROUP_DEVICE`).
 //!
-//! Invariant: the same policy as `v1::DEVICE_RULES`.
+//! Invariant: a sandbox's policy is the same as `v1::DEVICE_RULES`, and a group has one program at
+//! a time: a new one replaces the old, so that neither hole nor excess is in between.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use bulkhead_model::Result;
@@ -18,7 +20,14 @@ const BPF_PROG_LOAD: u32 = 5;
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_PROG_DETACH: u32 = 9;
+const BPF_PROG_GET_FD_BY_ID: u32 = 13;
+const BPF_PROG_QUERY: u32 = 16;
 const BPF_F_ALLOW_MULTI: u32 = 2;
+/// Linux 5.6.
+const BPF_F_REPLACE: u32 = 4;
+/// More programs than anybody attaches to one group.
+const MAXIMUM_PROGRAMS: usize = 64;
 
 /// Read and written by the program's registers: `access_type` (access in the upper half, type in
 /// the lower), `major`, `minor`.
@@ -61,6 +70,24 @@ struct AttachAttributes {
     unused: u32,
 }
 
+#[repr(C)]
+struct QueryAttributes {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    identifiers: u64,
+    count: u32,
+    unused: u32,
+}
+
+#[repr(C)]
+struct IdentifierAttributes {
+    identifier: u32,
+    next: u32,
+    flags: u32,
+}
+
 /// Attaches the policy to the group; it is gone with the group.
 ///
 /// # Errors
@@ -92,16 +119,55 @@ fn load(group: &Path, program: Vec<u64>) -> Result<()> {
         flags: 0,
     };
     let loaded = sys::returned(sys::bpf(BPF_PROG_LOAD, &mut load).host(doing)?);
-    let mut attach = AttachAttributes {
+    let attached = attached(&directory).host(doing)?;
+    let with = |flags: u32, program: &OwnedFd, replace: Option<&OwnedFd>| AttachAttributes {
         target: directory.as_raw_fd() as u32,
-        program: loaded.as_raw_fd() as u32,
+        program: program.as_raw_fd() as u32,
         attach_type: BPF_CGROUP_DEVICE,
-        attach_flags: BPF_F_ALLOW_MULTI,
-        replace: 0,
+        attach_flags: flags,
+        replace: replace.map_or(0, |program| program.as_raw_fd() as u32),
         unused: 0,
     };
+    if let [old] = attached.as_slice() {
+        let mut replace = with(BPF_F_ALLOW_MULTI | BPF_F_REPLACE, &loaded, Some(old));
+        if sys::bpf(BPF_PROG_ATTACH, &mut replace).is_ok() {
+            return Ok(());
+        }
+    }
+    let mut attach = with(BPF_F_ALLOW_MULTI, &loaded, None);
     sys::bpf(BPF_PROG_ATTACH, &mut attach).host(doing)?;
+    for old in &attached {
+        sys::bpf(BPF_PROG_DETACH, &mut with(0, old, None)).host(doing)?;
+    }
     Ok(())
+}
+
+/// The programs that decide over the group's devices already.
+fn attached(directory: &File) -> io::Result<Vec<OwnedFd>> {
+    let mut identifiers = [0_u32; MAXIMUM_PROGRAMS];
+    let mut query = QueryAttributes {
+        target: directory.as_raw_fd() as u32,
+        attach_type: BPF_CGROUP_DEVICE,
+        query_flags: 0,
+        attach_flags: 0,
+        identifiers: identifiers.as_mut_ptr() as u64,
+        count: identifiers.len() as u32,
+        unused: 0,
+    };
+    sys::bpf(BPF_PROG_QUERY, &mut query)?;
+    let found = identifiers.iter().take(query.count as usize);
+    let open = |&identifier: &u32| {
+        let mut attributes = IdentifierAttributes {
+            identifier,
+            next: 0,
+            flags: 0,
+        };
+        sys::bpf(BPF_PROG_GET_FD_BY_ID, &mut attributes).map(sys::returned)
+    };
+    // One that has gone meanwhile is not in the way.
+    Ok(found
+        .filter_map(|identifier| open(identifier).ok())
+        .collect())
 }
 
 /// One instruction: opcode, registers (destination in the lower half), offset, immediate.

@@ -7,10 +7,12 @@ mod device_filter;
 mod entrance;
 mod files;
 mod layout;
+mod notification;
 mod path;
 mod sandbox;
 mod setting;
 mod v1;
+mod v1_devices;
 mod v2;
 
 use std::os::fd::OwnedFd;
@@ -26,6 +28,7 @@ use crate::sys;
 
 pub(crate) use entrance::{Entrance, OpenEntrance};
 pub use layout::{Hierarchy, Layout};
+pub(crate) use notification::Notice;
 pub(crate) use setting::{Otherwise, Setting};
 pub(crate) use v2::weight as cpu_weight;
 

@@ -10,7 +10,9 @@ use std::path::{Component, Path, PathBuf};
 
 use bulkhead_model::{Error, Result};
 
-use super::{Cgroup, DeviceRule, Directory, Hierarchy, Layout, device_filter, files, v1, v2};
+use super::{
+    Cgroup, DeviceRule, Directory, Hierarchy, Layout, device_filter, files, v1, v1_devices, v2,
+};
 use crate::failure::Context;
 
 impl Cgroup {
@@ -222,15 +224,7 @@ impl Cgroup {
             None if self.dispensable => return Ok(()),
             None => return Err(super::missing("linux.resources.devices", "devices")),
         };
-        for rule in rules {
-            let file = if rule.allow {
-                "devices.allow"
-            } else {
-                "devices.deny"
-            };
-            files::write(&path.join(file), &v1::device_rule(rule))?;
-        }
-        Ok(())
+        v1_devices::set_rules(path, rules)
     }
 }
 

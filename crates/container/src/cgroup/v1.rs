@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_model::{ByteSize, Error, Resources, Result, Stats};
 
-use super::{Cgroup, DeviceRule, PATIENCE, files, missing, no_freezer, wait_until};
+use super::{Cgroup, PATIENCE, files, missing, no_freezer, wait_until};
 
 /// What every container may use, as `TYPE MAJOR:MINOR ACCESS`: making nodes of any device is
 /// harmless, opening them is not.
@@ -188,16 +188,6 @@ pub(super) fn restrict_devices(group: &Cgroup) -> Result<()> {
         files::write(&path.join("devices.allow"), rule)?;
     }
     Ok(())
-}
-
-/// A rule in the form of the devices controller; one without a type covers everything.
-pub(super) fn device_rule(rule: &DeviceRule) -> String {
-    let number = |number: Option<u32>| number.map_or("*".into(), |number| number.to_string());
-    if rule.kind == 'a' {
-        return "a".into();
-    }
-    let (major, minor) = (number(rule.major), number(rule.minor));
-    format!("{} {major}:{minor} {}", rule.kind, rule.access)
 }
 
 /// A process that forks while its group freezes is missed by old kernels: hence the repeated

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Cgroup;
 use crate::failure::Context;
 
-use super::config::Config;
+use super::config::{Config, Namespace};
 
 const STATE: &str = "state.json";
 const SOCKET: &str = "start.sock";
@@ -152,6 +152,14 @@ impl Container {
     pub(super) fn config(&self) -> Result<Config> {
         serde_json::from_value(self.record.config.clone())
             .map_err(|error| Error::host("read the container's configuration").with_source(error))
+    }
+
+    /// Whether the container has a PID namespace that was made for it.
+    pub(super) fn has_own_pids(&self) -> Result<bool> {
+        let own = |namespace: &Namespace| {
+            namespace.kind == "pid" && namespace.path.as_deref().is_none_or(str::is_empty)
+        };
+        Ok(self.config()?.linux.namespaces.iter().any(own))
     }
 
     pub(super) fn cgroup(&self) -> &Cgroup {

@@ -1,16 +1,18 @@
 //! `events`: readings of a container's control group, once or at intervals, and kills for want
 //! of memory; one JSON object a line, as runc has it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_model::{Error, Result};
-use serde_json::{Map, Value, json};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::Notice;
 
 use super::arguments::{Arguments, Flag, flag, option};
 use super::container::{Container, Status};
-use super::{Global, print};
+use super::{Global, print, stats};
 
 pub(super) const FLAGS: &[Flag] = &[option("interval", None), flag("stats", None)];
 
@@ -24,30 +26,43 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
             container.record.id
         )));
     }
-    let (group, id) = (container.cgroup(), &container.record.id);
+    let (group, id) = (container.cgroup(), container.record.id.as_str());
+    let readings = || line("stats", id, Some(stats::read(group)));
     if arguments.is_set("stats") {
-        return line("stats", id, Some(stats(group)));
+        return readings();
     }
-    let mut kills = group.oom_kills();
+    let init = Pid::from_raw(container.record.pid as i32)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let Some(init) = init.filter(|_| container.status() != Status::Stopped) else {
+        return Ok(());
+    };
+    let mut notifications = group.notifications(init)?;
+    let mut next = Instant::now() + interval;
     loop {
-        std::thread::sleep(interval);
-        if container.status() == Status::Stopped {
-            return Ok(());
+        match notifications.next(next)? {
+            Notice::OutOfMemory => line("oom", id, None)?,
+            Notice::Ended => return Ok(()),
+            Notice::TimedOut => {
+                readings()?;
+                next += interval;
+            }
         }
-        let now = group.oom_kills();
-        if now > kills {
-            line("oom", id, None)?;
-        }
-        kills = now;
-        line("stats", id, Some(stats(group)))?;
     }
 }
 
+/// One line of output; the order of the fields is what others match.
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
 fn line(kind: &str, id: &str, data: Option<Value>) -> Result<()> {
-    let mut event = json!({"type": kind, "id": id});
-    if let Some(data) = data {
-        event["data"] = data;
-    }
+    let event = serde_json::to_string(&Event { kind, id, data })
+        .map_err(|error| Error::host("write an event").with_source(error))?;
     print(&format!("{event}\n"))
 }
 
@@ -67,77 +82,9 @@ fn interval(text: &str) -> Result<Duration> {
             Ok(Duration::from_secs_f64(number * unit))
         }
         _ => Err(Error::invalid(format!(
-            "--interval: '{text}' is no duration above zero: use 5s or 500ms"
+            "--interval: '{text}': duration interval must be greater than 0: use 5s or 500ms"
         ))),
     }
-}
-
-fn stats(group: &Cgroup) -> Value {
-    let number = |controller: &str, file: &str| -> Option<u64> {
-        group.value(controller, file)?.parse().ok()
-    };
-    let keyed = |controller: &str, file: &str| -> Map<String, Value> {
-        let text = group.value(controller, file).unwrap_or_default();
-        let pairs = text.lines().filter_map(|line| line.split_once(' '));
-        pairs
-            .filter_map(|(key, value)| {
-                Some((key.to_owned(), value.trim().parse::<u64>().ok()?.into()))
-            })
-            .collect()
-    };
-    let (cpu, memory) = if group.is_v2() {
-        let times = keyed("cpu", "cpu.stat");
-        let nanoseconds = |key: &str| times.get(key).and_then(Value::as_u64).unwrap_or(0) * 1000;
-        let memory = json!({
-            "usage": {"limit": number("", "memory.max").unwrap_or(u64::MAX), "usage": number("", "memory.current").unwrap_or(0)},
-            "raw": keyed("", "memory.stat"),
-        });
-        (
-            json!({"usage": {"total": nanoseconds("usage_usec"), "kernel": nanoseconds("system_usec"), "user": nanoseconds("user_usec")}, "throttling": {}}),
-            memory,
-        )
-    } else {
-        let per_cpu: Vec<u64> = group
-            .value("cpuacct", "cpuacct.usage_percpu")
-            .unwrap_or_default()
-            .split_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .collect();
-        // In hundredths of a second (`USER_HZ`).
-        let times = keyed("cpuacct", "cpuacct.stat");
-        let nanoseconds =
-            |key: &str| times.get(key).and_then(Value::as_u64).unwrap_or(0) * 10_000_000;
-        let entry = |prefix: &str| {
-            let read =
-                |suffix: &str| number("memory", &format!("memory.{prefix}{suffix}")).unwrap_or(0);
-            json!({"limit": read("limit_in_bytes"), "usage": read("usage_in_bytes"), "max": read("max_usage_in_bytes"), "failcnt": read("failcnt")})
-        };
-        (
-            json!({
-                "usage": {
-                    "total": number("cpuacct", "cpuacct.usage").unwrap_or(0),
-                    "percpu": per_cpu,
-                    "kernel": nanoseconds("system"),
-                    "user": nanoseconds("user"),
-                },
-                "throttling": {},
-            }),
-            json!({"usage": entry(""), "swap": entry("memsw."), "kernel": entry("kmem."), "raw": keyed("memory", "memory.stat")}),
-        )
-    };
-    let mut pids = json!({"current": number("pids", "pids.current").unwrap_or(0)});
-    if let Some(limit) = number("pids", "pids.max") {
-        pids["limit"] = limit.into();
-    }
-    json!({
-        "cpu": cpu,
-        "memory": memory,
-        "pids": pids,
-        "blkio": {},
-        "hugetlb": {},
-        "intel_rdt": {},
-        "network_interfaces": null,
-    })
 }
 
 #[cfg(test)]

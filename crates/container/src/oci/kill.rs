@@ -1,6 +1,11 @@
 //! `kill`: a signal for the container's init, or for all its processes.
+//!
+//! Invariant: SIGKILL leaves no process of the container, whosever PID namespace it is in.
 
-use bulkhead_model::{Error, Result};
+use std::os::fd::AsFd;
+
+use bulkhead_model::{Error, ErrorKind, Result};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::failure::Context;
 use crate::sys;
@@ -27,30 +32,46 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
         [_, other, ..] => return Err(Error::invalid(format!("'{other}' is too much"))),
     };
     let container = Container::load(&global.root, id)?;
-    if arguments.is_set("all") {
-        let group = container.cgroup();
+    let all = arguments.is_set("all");
+    match send(&container, signal, all) {
+        // As with runc: who asks for all has what is asked for.
+        Err(error) if all && error.kind() == ErrorKind::Conflict => Ok(()),
+        result => result,
+    }
+}
+
+/// # Errors
+/// `Conflict` if the container is not running.
+fn send(container: &Container, signal: i32, all: bool) -> Result<()> {
+    let group = container.cgroup();
+    if signal == libc::SIGKILL && !container.has_own_pids()? && group.exists() {
+        // The kernel kills the others with the init only where they have it for a parent of all.
+        return group.kill();
+    }
+    if all {
         for pid in group.processes() {
             // One that has ended meanwhile needs none.
             let _ = sys::kill(pid, signal);
         }
-        if signal == libc::SIGKILL && container.status() == Status::Paused {
-            group.thaw()?;
+    } else {
+        let stopped = || Error::conflict("container not running");
+        let pid = Pid::from_raw(container.record.pid as i32).ok_or_else(stopped)?;
+        let init = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| stopped())?;
+        // The descriptor is of this process whatever becomes of the number.
+        if matches!(container.status(), Status::Stopped | Status::Creating) {
+            return Err(stopped());
         }
-        return Ok(());
+        sys::pidfd_send_signal(init.as_fd(), signal).host(|| format!("send signal {signal}"))?;
     }
-    let status = container.status();
-    if matches!(status, Status::Stopped | Status::Creating) {
-        return Err(Error::conflict("container not running"));
-    }
-    sys::kill(container.record.pid as i32, signal).host(|| format!("send signal {signal}"))?;
-    if signal == libc::SIGKILL && status == Status::Paused {
+    if signal == libc::SIGKILL && group.is_frozen() {
         // What is frozen on cgroup v1 dies when it thaws.
-        container.cgroup().thaw()?;
+        group.thaw()?;
     }
     Ok(())
 }
 
 fn number(text: &str) -> Result<i32> {
+    // Zero asks whether there is a process (kill(2)).
     if let Ok(number @ 0..=64) = text.parse() {
         return Ok(number);
     }

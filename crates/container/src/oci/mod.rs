@@ -39,6 +39,7 @@ mod setup;
 mod spec;
 mod start;
 mod state;
+mod stats;
 mod terminal;
 mod update;
 mod user_namespace;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use bulkhead_model::{Error, Result};
 use serde_json::json;
 
+use crate::cgroup;
+
 use super::SPECIFICATION;
 use super::arguments::{Arguments, Flag, flag, option};
 
@@ -37,6 +39,15 @@ pub(super) fn main(arguments: &[String]) -> Result<()> {
 
 /// What runc's `spec` gives.
 fn default() -> serde_json::Value {
+    let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount"];
+    if matches!(cgroup::probe(), Ok(cgroup::Layout::Unified(_))) {
+        // On v1 programs look for the container's groups by their paths on the host.
+        namespaces.push("cgroup");
+    }
+    let namespaces: Vec<_> = namespaces
+        .into_iter()
+        .map(|kind| json!({"type": kind}))
+        .collect();
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     json!({
         "ociVersion": SPECIFICATION,
@@ -73,10 +84,7 @@ fn default() -> serde_json::Value {
         ],
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "namespaces": [
-                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"},
-                {"type": "mount"}, {"type": "cgroup"},
-            ],
+            "namespaces": namespaces,
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
                 "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",

@@ -15,10 +15,12 @@ use std::path::Path;
 use bulkhead_model::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub(in crate::oci) use linux::Linux;
 pub(crate) use linux::{Device, IdMapping, TimeOffset};
+pub(in crate::oci) use linux::{Linux, Namespace};
 pub(in crate::oci) use process::{Capabilities, Process, ResourceLimit};
-pub(in crate::oci) use resources::{BlockIo, Cpu, DeviceRule, Memory, Pids, Resources, Throttle};
+pub(in crate::oci) use resources::{
+    BlockIo, Cpu, DeviceRule, Memory, Network, Resources, Throttle,
+};
 
 /// Where runc's writer leaves `null` for an empty list.
 fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(

@@ -109,6 +109,7 @@ pub(in crate::oci) struct Throttle {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::oci) struct HugepageLimit {
+    #[serde(alias = "pagesize")]
     pub(in crate::oci) page_size: String,
     pub(in crate::oci) limit: u64,
 }
