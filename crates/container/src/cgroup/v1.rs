@@ -47,16 +47,25 @@ pub(super) fn inherit_cpuset(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// As [`inherit_cpuset`], from the group just above.
+/// Gives a cpuset without CPUs or memory nodes those of the group above, which gets them from the
+/// group above it first.
 pub(super) fn inherit(path: &Path) -> io::Result<()> {
-    let above = path.parent().unwrap_or(path);
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if fs::read_to_string(path.join(file))?.trim().is_empty() {
-            let inherited = fs::read_to_string(above.join(file))?;
-            files::try_write(&path.join(file), inherited.trim())?;
-        }
+        inherit_file(path, file)?;
     }
     Ok(())
+}
+
+/// Gives what is in the file afterwards.
+fn inherit_file(path: &Path, file: &str) -> io::Result<String> {
+    let own = fs::read_to_string(path.join(file))?;
+    if !own.trim().is_empty() {
+        return Ok(own);
+    }
+    let above = path.parent().ok_or(io::ErrorKind::NotFound)?;
+    let inherited = inherit_file(above, file)?;
+    files::try_write(&path.join(file), inherited.trim())?;
+    Ok(inherited)
 }
 
 pub(super) fn set_limits(group: &Cgroup, resources: &Resources) -> Result<()> {

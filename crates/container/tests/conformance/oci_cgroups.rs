@@ -11,6 +11,7 @@ use crate::support::{Host, HostScenario};
 pub const SCENARIOS: &[HostScenario] = &[
     ("every_hierarchy_has_the_group", every_hierarchy),
     ("a_frozen_group_is_not_taken", frozen_group),
+    ("a_group_below_an_empty_cpuset_is_usable", empty_cpuset),
     ("what_the_container_made_in_its_group_is_removed", nested),
 ];
 
@@ -86,6 +87,28 @@ fn frozen_group(host: &Host) {
     fs::remove_dir(&directory).expect("the group of another is left alone");
     assert_eq!(bundle.play().code, 0);
     bundle.assert_gone();
+}
+
+/// On v1 the groups above may have been made by others, who left their cpusets empty.
+fn empty_cpuset(host: &Host) {
+    let mut bundle = Bundle::new(host, &["sh", "-c", "grep Cpus_allowed: /proc/self/status"]);
+    let path = bundle.config["linux"]["cgroupsPath"]
+        .as_str()
+        .expect("path");
+    let inner = format!("{path}/inner");
+    let above = directory(&bundle, "cpuset");
+    fs::create_dir_all(&above).expect("group");
+    bundle.config["linux"]["cgroupsPath"] = json!(inner);
+    let answer = bundle.play();
+    // The groups above are not the container's, and stay in every hierarchy.
+    let layout = bulkhead_container::cgroup::probe().expect("cgroups");
+    let all = layout.hierarchies().chain(layout.others());
+    for hierarchy in all.chain(layout.beside()) {
+        let below = inner.trim_start_matches('/');
+        let path = hierarchy.mount_point.join(below);
+        fs::remove_dir(path.parent().expect("parent")).expect("it is there, and empty");
+    }
+    assert!(answer.output().contains("Cpus_allowed"));
 }
 
 fn nested(host: &Host) {
