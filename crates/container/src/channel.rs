@@ -35,7 +35,7 @@ const MAXIMUM_MESSAGE: u32 = 16 << 20;
 /// What the helper and the container's process tell the runtime.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The helper has made a user namespace and waits for its mappings.
+    /// A user namespace has been made and waits for its mappings.
     Unmapped,
     /// The new process, by its number on the host.
     Cloned(u32),
@@ -64,6 +64,13 @@ impl Channel {
 
     pub(crate) fn from_descriptor(descriptor: OwnedFd) -> Self {
         Self(descriptor.into())
+    }
+
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        self.0
+            .try_clone()
+            .host(|| "copy a descriptor".into())
+            .map(Self)
     }
 
     pub(crate) fn into_descriptor(self) -> OwnedFd {

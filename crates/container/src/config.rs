@@ -6,7 +6,6 @@ use bulkhead_model::{Error, ProcessSpec, Resources, Result, SandboxSpec, Securit
 use serde::{Deserialize, Serialize};
 
 use crate::capabilities::{CapabilitySet, CapabilitySets};
-use crate::oci::{CreateTask as OciCreate, ExecTask as OciExec};
 use crate::seccomp::{self, Filter};
 
 /// The first message to a helper.
@@ -15,10 +14,6 @@ pub(crate) enum Task {
     Create(Box<CreateTask>),
     /// A process in the container whose init is behind the fourth descriptor.
     Exec(Box<Workload>),
-    /// The init of an OCI container.
-    OciCreate(Box<OciCreate>),
-    /// A process in the OCI container whose init is behind the last descriptor.
-    OciExec(Box<OciExec>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -12,14 +12,13 @@ use std::process::ExitCode;
 use bulkhead_model::{Error, Mount, MountSource, Result};
 use rustix::fs::{Mode, OFlags};
 
-use crate::cgroup::OpenEntrance;
 use crate::channel::{Channel, Report};
 use crate::config::{CreateTask, Task, Workload};
 use crate::console::Terminal;
 use crate::failure::Context;
 use crate::launch::{self, Streams};
 use crate::resolve::Root;
-use crate::{mounts, namespaces, oci, rootfs, sys};
+use crate::{mounts, namespaces, rootfs, sys};
 
 /// The helper's entry point. It must be called before the program starts a thread, with stdin as
 /// the runtime set it; `arguments` are what follows the subcommand's name, and there are none.
@@ -43,28 +42,8 @@ fn run(channel: &Channel) -> Result<()> {
     let Some((task, mut descriptors)) = channel.receive::<Task>()? else {
         return Err(Error::channel("the runtime ended before it gave a task"));
     };
-    // Before namespaces are joined, in which the host's groups cannot be seen.
-    let mut entrance = match &task {
-        Task::OciCreate(create) => create.entrance.open()?,
-        Task::OciExec(exec) => exec.entrance.open()?,
-        Task::Create(_) | Task::Exec(_) => OpenEntrance::default(),
-    };
-    // An OCI process may be about to lose what it takes in a user namespace.
-    match &task {
-        Task::OciCreate(create) => set_oom_score(create.workload())?,
-        Task::OciExec(exec) => set_oom_score(exec.workload())?,
-        Task::Create(_) | Task::Exec(_) => {}
-    }
     let flags = match &task {
         Task::Create(create) => namespaces::clone_flags(&create.spec.network),
-        Task::OciCreate(create) => oci::make_namespaces(create, channel)?,
-        Task::OciExec(exec) => {
-            let init = descriptors
-                .pop()
-                .ok_or_else(|| Error::channel("the runtime sent no process to join"))?;
-            oci::join_namespaces(exec, init.as_fd())?;
-            0
-        }
         Task::Exec(_) => {
             let init = descriptors
                 .pop()
@@ -73,13 +52,12 @@ fn run(channel: &Channel) -> Result<()> {
             0
         }
     };
-    let cloned = entrance
-        .clone_process(flags | libc::CLONE_PARENT)
+    let cloned = sys::clone_process(flags | libc::CLONE_PARENT)
         .host(|| "make the container's process".into())?;
     if let Some(pid) = cloned {
         return channel.send(&Report::Cloned(pid), &[]);
     }
-    let Err(error) = continue_in_container(channel, task, descriptors, entrance);
+    let Err(error) = continue_in_container(channel, task, descriptors);
     let _ = channel.send(&Report::Failed(error.into()), &[]);
     sys::exit_now(1)
 }
@@ -88,26 +66,15 @@ fn continue_in_container(
     channel: &Channel,
     task: Task,
     descriptors: Vec<OwnedFd>,
-    entrance: OpenEntrance,
 ) -> Result<std::convert::Infallible> {
-    // An OCI container outlives its runtime.
-    if matches!(task, Task::Create(_) | Task::Exec(_)) {
-        // If the runtime has died before this, waiting for its order ends us.
-        sys::set_parent_death_signal(libc::SIGKILL).host(|| "set the death signal".into())?;
-    }
+    // If the runtime has died before this, waiting for its order ends us.
+    sys::set_parent_death_signal(libc::SIGKILL).host(|| "set the death signal".into())?;
     channel.await_order()?;
-    entrance.join()?;
-    let channel_copy = channel
-        .as_fd()
-        .try_clone_to_owned()
-        .host(|| "copy a descriptor".into())?;
-    let channel_copy = Channel::from_descriptor(channel_copy);
+    let channel_copy = channel.try_clone()?;
     let pipes = |descriptors| <[OwnedFd; 3]>::try_from(descriptors).ok();
     match task {
         Task::Create(task) => create(*task, pipes(descriptors), channel_copy),
         Task::Exec(workload) => exec(*workload, pipes(descriptors), channel_copy),
-        Task::OciCreate(task) => oci::set_up(*task, descriptors, channel_copy),
-        Task::OciExec(task) => oci::set_up_exec(*task, descriptors, channel_copy),
     }
 }
 

@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulkhead_model::{Error, ErrorKind};
 
@@ -42,10 +43,16 @@ pub(crate) struct Log {
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
+static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Legal once, before anything is logged.
 pub(crate) fn set(log: Log) {
     let _ = LOG.set(log);
+}
+
+/// Ends the writing for this process: it leaves the place where the log's path means the log.
+pub(crate) fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
 }
 
 pub(crate) fn debug(message: impl FnOnce() -> String) {
@@ -57,7 +64,8 @@ pub(crate) fn warn(message: impl FnOnce() -> String) {
 }
 
 fn line(level: Level, message: impl FnOnce() -> String) {
-    if let Some(log) = LOG.get().filter(|log| level <= log.level) {
+    let wanted = |log: &&Log| level <= log.level && !SILENT.load(Ordering::Relaxed);
+    if let Some(log) = LOG.get().filter(wanted) {
         log.line(level, &message());
     }
 }

@@ -1,21 +1,67 @@
-//! The helper's executable, as a descriptor through which nobody can write (CVE-2019-5736).
+//! Our executable, as a descriptor through which nobody can write (CVE-2019-5736).
 //!
-//! A process of a container can open `/proc/PID/exe` of a process that joins it. So the helper is
-//! run from an overlay without an upper layer, which no privilege makes writable; where the kernel
-//! refuses that, from a detached read-only mount of the binary; or else from a sealed copy in
-//! memory (a copy of the binary at each start).
+//! A process of a container can open `/proc/PID/exe` of a process that joins it. So the helper,
+//! and the OCI runtime itself, is run from an overlay without an upper layer, which no privilege
+//! makes writable; where the kernel refuses that, from a detached read-only mount of the binary;
+//! or else from a sealed copy in memory (a copy of the binary at each start).
 
+use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, copy};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use bulkhead_model::Result;
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, openat};
+use bulkhead_model::{Error, Result};
+use rustix::fs::{
+    CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, fcntl_get_seals,
+    fstatvfs, memfd_create, openat,
+};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::failure::Context;
-use crate::{log, mounts, sys};
+use crate::sys::{self, StringVector};
+use crate::{log, mounts};
+
+/// Where every process finds its own executable.
+const OWN: &str = "/proc/self/exe";
+
+/// Runs this program again with the same arguments, environment and descriptors, from a file
+/// through which nobody can write; returns at once if it is run from one already. Legal before
+/// the program has done anything.
+pub(crate) fn reexecute() -> Result<()> {
+    if is_protected()? {
+        return Ok(());
+    }
+    let program = protected(Path::new(OWN))?;
+    let strings = |strings: &mut dyn Iterator<Item = OsString>| {
+        strings
+            .map(|string| CString::new(string.into_vec()))
+            .collect::<Result<Vec<_>, _>>()
+            .map(StringVector::new)
+            .map_err(|error| Error::invalid("an argument contains a NUL byte").with_source(error))
+    };
+    let arguments = strings(&mut std::env::args_os())?;
+    let environment = strings(&mut std::env::vars_os().map(|(mut entry, value)| {
+        entry.push("=");
+        entry.push(value);
+        entry
+    }))?;
+    Err(sys::execute_descriptor(
+        program.as_fd(),
+        &arguments,
+        &environment,
+    ))
+    .host(|| "run this program from a read-only mount".into())
+}
+
+/// Whether our own executable is on a read-only mount or sealed.
+fn is_protected() -> Result<bool> {
+    let own = File::open(OWN).host(|| format!("open {OWN}: mount a procfs there"))?;
+    let mount = fstatvfs(&own).host(|| format!("look at {OWN}"))?;
+    Ok(mount.f_flag.contains(StatVfsMountFlags::RDONLY)
+        || fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SealFlags::WRITE)))
+}
 
 pub(crate) fn protected(program: &Path) -> Result<OwnedFd> {
     log::debug(|| "runc exeseal: using /proc/self/exe clone".into());

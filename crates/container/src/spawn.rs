@@ -53,11 +53,7 @@ pub(crate) fn spawn(
     let streams = Streams::new(process)?;
     let mut descriptors: Vec<BorrowedFd<'_>> = streams.theirs.iter().map(AsFd::as_fd).collect();
     descriptors.extend(init);
-    let (ours, pid) = clone_by_helper(helper, task, &descriptors, |_| {
-        Err(Error::channel(
-            "the helper asks for the mappings of a user namespace",
-        ))
-    })?;
+    let (ours, pid) = clone_by_helper(helper, task, &descriptors)?;
     prepare(ours, pid, process, streams, admit).inspect_err(|_| end(pid))
 }
 
@@ -67,13 +63,11 @@ pub(crate) fn end(pid: u32) {
     let _ = sys::wait_process(pid as i32, 0);
 }
 
-/// Runs the helper up to the clone; the new process waits for `Go`. `map` writes the mappings of
-/// the user namespace that the process of this number has made.
-pub(crate) fn clone_by_helper(
+/// Runs the helper up to the clone; the new process waits for `Go`.
+fn clone_by_helper(
     helper: &Helper,
     task: &Task,
     descriptors: &[BorrowedFd<'_>],
-    map: impl FnOnce(u32) -> Result<()>,
 ) -> Result<(Channel, u32)> {
     let (ours, theirs) = Channel::pair()?;
     let program = program::protected(&helper.program)?;
@@ -88,17 +82,7 @@ pub(crate) fn clone_by_helper(
         .host(|| format!("run the helper {}", helper.program.display()))?;
     drop(program);
 
-    let cloned = ours
-        .send(task, descriptors)
-        .and_then(|()| ours.report())
-        .and_then(|report| match report {
-            Some((Report::Unmapped, _)) => {
-                map(child.id())?;
-                ours.send(&Order::Go, &[])?;
-                ours.report()
-            }
-            other => Ok(other),
-        });
+    let cloned = ours.send(task, descriptors).and_then(|()| ours.report());
     // It ends after its report; where there is none, it may be stuck.
     let pid = match cloned {
         Ok(Some((Report::Cloned(pid), _))) => Ok(pid),

@@ -214,6 +214,16 @@ pub(crate) fn inherited(raw: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
+/// As [`inherited`], closed on exec.
+///
+/// # Errors
+/// `EBADF` if it is not open.
+pub(crate) fn take_inherited(raw: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: changes a flag of a descriptor, if it is one.
+    check(unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    Ok(inherited(raw))
+}
+
 fn prctl(option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong) -> io::Result<()> {
     // SAFETY: only options without pointer arguments are used below.
     check(
@@ -399,6 +409,27 @@ pub(crate) fn execute(
             path.as_ptr(),
             arguments.pointers.as_ptr(),
             environment.pointers.as_ptr(),
+        );
+    }
+    io::Error::last_os_error()
+}
+
+/// As [`execute`], for the file behind a descriptor.
+pub(crate) fn execute_descriptor(
+    file: BorrowedFd<'_>,
+    arguments: &StringVector,
+    environment: &StringVector,
+) -> io::Error {
+    // SAFETY: the path is empty and NUL-terminated, both vectors end with a null pointer, and the
+    // strings live in them.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
         );
     }
     io::Error::last_os_error()

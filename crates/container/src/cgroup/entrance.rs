@@ -12,7 +12,6 @@ use std::path::PathBuf;
 
 use bulkhead_model::Result;
 use rustix::fs::{Mode, OFlags};
-use serde::{Deserialize, Serialize};
 
 use crate::failure::Context;
 use crate::sys;
@@ -20,7 +19,7 @@ use crate::sys;
 use super::Cgroup;
 
 /// The files and directories through which a process gets into its groups.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Entrance {
     /// The files `tasks` of v1.
     tasks: Vec<PathBuf>,

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys;
 
-pub(crate) use entrance::{Entrance, OpenEntrance};
+pub(crate) use entrance::OpenEntrance;
 pub use layout::{Hierarchy, Layout};
 pub(crate) use notification::Notice;
 pub(crate) use setting::{Otherwise, Setting};

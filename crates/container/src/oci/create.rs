@@ -1,7 +1,7 @@
 //! `create`: everything up to the program's start.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,9 @@ use bulkhead_model::{Error, Result};
 
 use crate::cgroup::Cgroup;
 use crate::channel::{Channel, Order, Report};
-use crate::config::Task;
+use crate::config::Workload;
 use crate::failure::Context;
+use crate::helper::set_oom_score;
 use crate::{log, spawn, sys, time};
 
 use super::arguments::{Arguments, Flag, flag, option};
@@ -18,9 +19,9 @@ use super::config::{self, Config};
 use super::container::{self, Container, Record, Status};
 use super::plan::Plan;
 use super::prepared::Prepared;
-use super::setup::CreateTask;
+use super::setup::{self, CreateTask};
 use super::user_namespace::Mappings;
-use super::{Global, helper, hooks, process, resources, terminal};
+use super::{Global, fork, hooks, namespaces, process, resources, terminal};
 
 pub(super) const FLAGS: &[Flag] = &[
     option("bundle", Some('b')),
@@ -69,8 +70,9 @@ pub(super) fn path(arguments: &Arguments, name: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// The descriptors that the workload is to have from 3 on: socket activation's, then those of
-/// `--preserve-fds`.
+/// Takes over the descriptors that the workload is to have from 3 on: socket activation's, then
+/// those of `--preserve-fds`. All others that were inherited are closed, as the container's
+/// process will have a copy of all that is open (CVE-2024-21626). Legal before anything is opened.
 pub(super) fn preserved(arguments: &Arguments) -> Result<Vec<OwnedFd>> {
     let count: i32 = arguments.number("preserve-fds")?.unwrap_or(0);
     if !(0..=200).contains(&count) {
@@ -78,9 +80,11 @@ pub(super) fn preserved(arguments: &Arguments) -> Result<Vec<OwnedFd>> {
             "--preserve-fds: {count} is not 0 to 200"
         )));
     }
-    (3..3 + listen_fds() + count)
+    let end = 3 + listen_fds() + count;
+    sys::close_from(end as u32, false).host(|| "close inherited descriptors".into())?;
+    (3..end)
         .map(|number| {
-            sys::duplicate(number).map_err(|error| {
+            sys::take_inherited(number).map_err(|error| {
                 Error::invalid(format!("--preserve-fds: descriptor {number}")).with_source(error)
             })
         })
@@ -98,7 +102,7 @@ fn listen_fds() -> i32 {
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     let arguments = Arguments::parse(arguments, FLAGS)?;
     let options = Options::new(&arguments)?;
-    create(global, arguments.only_container()?, &options, true).map(drop)
+    create(global, arguments.only_container()?, options, true).map(drop)
 }
 
 /// A container that waits for its start. Without detachment its terminal is the caller's.
@@ -113,7 +117,7 @@ pub(super) struct Created {
 pub(super) fn create(
     global: &Global,
     id: &str,
-    options: &Options,
+    options: Options,
     detached: bool,
 ) -> Result<Created> {
     container::check_id(id)?;
@@ -178,18 +182,10 @@ pub(super) fn create(
         return Err(error);
     }
     container.record.cgroup = group.clone();
-    let task = CreateTask {
-        prepared: Vec::new(),
-        plan,
-        workload,
-        cgroup: group.directories().to_vec(),
-        cgroup_v2: group.is_v2(),
-        entrance: group.entrance(),
-    };
     let made = group
         .set_device_rules(&devices)
         .and_then(|()| group.apply(&settings))
-        .and_then(|()| spawn_init(&mut container, &config, task, options));
+        .and_then(|()| spawn_init(&mut container, &config, plan, workload, &group, options));
     match made {
         Ok(terminal) => Ok(Created {
             container,
@@ -207,34 +203,49 @@ pub(super) fn create(
 fn spawn_init(
     container: &mut Container,
     config: &Config,
-    mut task: CreateTask,
-    options: &Options,
+    plan: Plan,
+    workload: Workload,
+    group: &Cgroup,
+    options: Options,
 ) -> Result<Option<OwnedFd>> {
     let (directory, path) = container.socket()?;
     let listener =
         UnixListener::bind(path).host(|| "make the socket for the container's start".into())?;
     drop(directory);
-    let streams = if task.workload.process.terminal.is_some() {
-        Vec::new()
-    } else {
-        standard_streams()?
+    let (pauses, new, joins) = (plan.pauses, plan.new, plan.needs_child());
+    let entrance = group.entrance().open()?;
+    let task = CreateTask {
+        streams: standard_streams(&workload)?,
+        prepared: Prepared::new(&plan)?,
+        plan,
+        workload,
+        cgroup: group.directories().to_vec(),
+        cgroup_v2: group.is_v2(),
+        listener,
+        preserved: options.preserved,
     };
-    let pauses = task.plan.pauses;
-    let prepared = Prepared::new(&task.plan)?;
-    task.prepared = prepared.parts();
-    let mut descriptors: Vec<BorrowedFd<'_>> = prepared.descriptors().collect();
-    descriptors.push(listener.as_fd());
-    descriptors.extend(streams.iter().chain(&options.preserved).map(AsFd::as_fd));
-    let (users, groups) = (
-        config.linux.uid_mappings.as_slice(),
-        config.linux.gid_mappings.as_slice(),
-    );
-    let task = Task::OciCreate(Box::new(task));
-    log::debug(|| "nsexec container setup: the helper makes the namespaces".into());
-    let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &descriptors, |helper| {
-        Mappings { users, groups }.write(helper)
-    })?;
-    drop(prepared);
+    log::debug(|| "nsexec container setup: the new process makes its namespaces".into());
+    let (channel, pid) = if joins {
+        let linux = &config.linux;
+        let (users, groups) = (&linux.uid_mappings, &linux.gid_mappings);
+        fork::by_child(
+            entrance,
+            task,
+            namespaces::make,
+            |child| Mappings { users, groups }.write(child),
+            setup::set_up,
+        )?
+    } else {
+        fork::directly(
+            entrance,
+            task,
+            namespaces::clone_flags(new),
+            |task, channel| {
+                set_oom_score(&task.workload)?;
+                setup::set_up(task, channel)
+            },
+        )?
+    };
     lead(container, config, &channel, pid, pauses)
         .and_then(|master| {
             let kept = terminal::deliver(master, options.console_socket.as_deref())?;
@@ -294,10 +305,13 @@ pub(super) fn ready(channel: &Channel) -> Result<Vec<OwnedFd>> {
     }
 }
 
-pub(super) fn standard_streams() -> Result<Vec<OwnedFd>> {
-    (0..3)
-        .map(|number| sys::duplicate(number).host(|| format!("copy descriptor {number}")))
-        .collect()
+/// Copies of ours; none for a process with a terminal.
+pub(super) fn standard_streams(workload: &Workload) -> Result<Option<[OwnedFd; 3]>> {
+    if workload.process.terminal.is_some() {
+        return Ok(None);
+    }
+    let copy = |number: i32| sys::duplicate(number).host(|| format!("copy descriptor {number}"));
+    Ok(Some([copy(0)?, copy(1)?, copy(2)?]))
 }
 
 /// Written whole and renamed, as others watch it.

@@ -1,6 +1,6 @@
 //! `exec`: one more process in a running container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -9,7 +9,6 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::Cgroup;
 use crate::channel::Order;
-use crate::config::Task;
 use crate::failure::Context;
 use crate::{log, spawn};
 
@@ -17,8 +16,8 @@ use super::arguments::{Arguments, Flag, flag, option};
 use super::config::{self, Config, Process};
 use super::container::{Container, Status, start_time};
 use super::create::{path, preserved, ready, standard_streams, write_pid_file};
-use super::setup::ExecTask;
-use super::{Global, foreground, helper, process, start, terminal};
+use super::setup::{self, ExecTask};
+use super::{Global, foreground, fork, namespaces, process, start, terminal};
 
 pub(super) const FLAGS: &[Flag] = &[
     option("console-socket", None),
@@ -42,6 +41,7 @@ pub(super) const FLAGS: &[Flag] = &[
 
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let arguments = Arguments::parse_leading(arguments, FLAGS)?;
+    let preserved = preserved(&arguments)?;
     for name in ["process-label", "apparmor"] {
         if arguments.value(name).is_some_and(|value| !value.is_empty()) {
             return Err(Error::unsupported(format!(
@@ -83,36 +83,31 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     if start_time(container.record.pid) != Some(container.record.start_time) {
         return Err(Error::conflict("cannot exec in a stopped container"));
     }
-    let mut descriptors: Vec<OwnedFd> = if process.terminal {
-        Vec::new()
-    } else {
-        standard_streams()?
-    };
-    descriptors.extend(preserved(&arguments)?);
-    descriptors.push(init);
-    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
     // Where the container has given the controllers of its group to groups in it, no process may
     // be in the group itself: it goes to where the init is.
     let own = (group.is_v2() && arguments.value("cgroup").is_none())
         .then(|| Cgroup::unified_of(container.record.pid))
         .flatten();
-    let entrance = group.entrance().or_unified(own);
+    let entrance = group.entrance().or_unified(own).open()?;
     let mut namespaces = container.record.namespaces;
-    if same_user_namespace(container.record.pid)? {
+    if namespaces & libc::CLONE_NEWUSER != 0 && same_user_namespace(container.record.pid)? {
         // One's own cannot be joined (setns(2)).
         namespaces &= !libc::CLONE_NEWUSER;
     }
-    let task = Task::OciExec(Box::new(ExecTask {
+    let task = ExecTask {
+        streams: standard_streams(&workload)?,
         workload,
         namespaces,
+        preserved,
+    };
+    log::debug(|| "nsexec container setup: a child joins the namespaces".into());
+    let (channel, pid) = fork::by_child(
         entrance,
-    }));
-    log::debug(|| "nsexec container setup: the helper joins the namespaces".into());
-    let (channel, pid) = spawn::clone_by_helper(&helper(), &task, &borrowed, |_| {
-        Err(Error::channel(
-            "the helper of an exec made a user namespace",
-        ))
-    })?;
+        task,
+        |task, _| namespaces::join_container(task, init.as_fd()).map(|()| 0),
+        |_| Err(Error::channel("an exec made a user namespace")),
+        setup::set_up_exec,
+    )?;
     let started = || -> Result<Option<OwnedFd>> {
         channel.send(&Order::Go, &[])?;
         log::debug(|| format!("child process in init(): {pid}"));
@@ -134,7 +129,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         Ok(kept)
     };
     let master = started().inspect_err(|_| spawn::end(pid))?;
-    drop((descriptors, channel));
+    drop(channel);
     if detached {
         return Ok(0);
     }

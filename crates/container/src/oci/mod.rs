@@ -18,6 +18,7 @@ mod exec;
 mod features;
 mod filesystem;
 mod foreground;
+mod fork;
 mod help;
 mod hooks;
 mod host_mounts;
@@ -51,14 +52,10 @@ use std::process::ExitCode;
 
 use bulkhead_model::{Error, Result};
 
-use crate::backend::Helper;
 use crate::log::{self, Level, Log};
-use crate::sys;
+use crate::{program, sys};
 
 use arguments::{Arguments, Flag, flag, option};
-
-pub(crate) use namespaces::{join_namespaces, make_namespaces};
-pub(crate) use setup::{CreateTask, ExecTask, set_up, set_up_exec};
 
 /// The version of the specification that is carried out.
 const SPECIFICATION: &str = "1.3.0";
@@ -141,9 +138,6 @@ fn log_of(arguments: &Arguments) -> Result<Log> {
 /// Exits with 1 where the runtime fails (255 for `exec`, as runc), otherwise with the workload's
 /// code for `run` and `exec`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    // Nothing of the caller's reaches a hook or a container but what is asked for
-    // (CVE-2024-21626).
-    let _ = sys::close_from(3, true);
     let mut failure = 1;
     match carry_out(arguments, &mut failure) {
         Ok(code) => ExitCode::from(code),
@@ -208,6 +202,12 @@ fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) ->
         }
     }
     let global = Global::new(&arguments)?;
+    if matches!(verb.name, "create" | "run" | "exec") {
+        program::reexecute()?;
+    }
+    // Nothing of the caller's reaches a hook or a container but what is asked for
+    // (CVE-2024-21626).
+    let _ = sys::close_from(3, true);
     let done = |result: Result<()>| result.map(|()| 0);
     match verb.name {
         "create" => done(create::main(&global, rest)),
@@ -238,12 +238,4 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(|error| Error::host("write to stdout").with_source(error))
-}
-
-/// This program as the helper of its own.
-fn helper() -> Helper {
-    Helper {
-        program: "/proc/self/exe".into(),
-        arguments: vec!["container-init".into()],
-    }
 }

@@ -1,5 +1,5 @@
-//! The namespaces of a process: makes and joins them in the helper, before it clones the process
-//! (config-linux.md, "Namespaces" and "Offset for Time Namespace").
+//! The namespaces of a process: which its clone makes, and what a child of the runtime joins and
+//! makes before it (config-linux.md, "Namespaces" and "Offset for Time Namespace").
 //!
 //! Invariant: what is made after the user namespace belongs to it, and its root may change it;
 //! what is joined may belong to any.
@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags, openat};
 
 use crate::channel::{Channel, Report};
 use crate::failure::Context;
+use crate::helper::set_oom_score;
 use crate::sys;
 
 use super::plan::Plan;
@@ -21,8 +22,10 @@ use super::user_namespace;
 
 /// Joins the namespaces that exist, makes a user namespace, and gives the flags for the clone
 /// that makes the others.
-pub(crate) fn make_namespaces(task: &CreateTask, channel: &Channel) -> Result<i32> {
+pub(super) fn make(task: &CreateTask, channel: &Channel) -> Result<i32> {
     let plan = &task.plan;
+    // Before a user namespace takes the privilege from us.
+    set_oom_score(&task.workload)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // Ours, whatever is mounted at /proc in a mount namespace that is joined.
     let own = rustix::fs::open("/proc/self", flags, Mode::empty())
@@ -30,7 +33,7 @@ pub(crate) fn make_namespaces(task: &CreateTask, channel: &Channel) -> Result<i3
     join(plan)?;
     if plan.new & libc::CLONE_NEWUSER != 0 {
         // The runtime may be an ordinary user, to whom our files must belong meanwhile.
-        sys::set_dumpable(true).host(|| "open the helper to the runtime".into())?;
+        sys::set_dumpable(true).host(|| "open this process to the runtime".into())?;
         sys::unshare(libc::CLONE_NEWUSER).host(|| {
             "linux.namespaces: make a user namespace: see sysctl user.max_user_namespaces, and \
              kernel.unprivileged_userns_clone for ordinary users"
@@ -44,15 +47,19 @@ pub(crate) fn make_namespaces(task: &CreateTask, channel: &Channel) -> Result<i3
         sys::unshare(libc::CLONE_NEWTIME).host(|| "make a time namespace".into())?;
         set_time_offsets(plan, &own)?;
     }
-    sys::set_dumpable(false).host(|| "protect the helper".into())?;
-    // The cgroup namespace is made when the process is in its group; clone(2) has no flag for
-    // the time namespace.
-    let made_apart = libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME | libc::CLONE_NEWUSER;
-    Ok(plan.new & !made_apart)
+    sys::set_dumpable(false).host(|| "protect this process".into())?;
+    Ok(clone_flags(plan.new))
+}
+
+/// Of these new namespaces those that the clone of the process makes. The cgroup namespace is made
+/// when the process is in its group; clone(2) has no flag for the time namespace.
+pub(super) fn clone_flags(new: i32) -> i32 {
+    new & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME | libc::CLONE_NEWUSER)
 }
 
 /// Joins the namespaces of the container whose init is behind `init`.
-pub(crate) fn join_namespaces(task: &ExecTask, init: BorrowedFd<'_>) -> Result<()> {
+pub(super) fn join_container(task: &ExecTask, init: BorrowedFd<'_>) -> Result<()> {
+    set_oom_score(&task.workload)?;
     sys::setns(init, task.namespaces).host(|| "join the container's namespaces".into())?;
     if task.namespaces & libc::CLONE_NEWUSER != 0 {
         user_namespace::become_root()?;

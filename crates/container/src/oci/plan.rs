@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bulkhead_model::{Error, Result};
-use serde::{Deserialize, Serialize};
 
 use crate::namespaces;
 
@@ -40,8 +39,8 @@ pub(super) const PROC_EXCEPTIONS: [&str; 10] = [
     "/proc/sys/kernel/ns_last_pid",
 ];
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Plan {
+#[derive(Debug)]
+pub(super) struct Plan {
     /// New namespaces, as `CLONE_*` flags; and those that exist, by path.
     pub(super) new: i32,
     pub(super) joined: Vec<(i32, PathBuf)>,
@@ -66,7 +65,7 @@ pub(crate) struct Plan {
     pub(super) pauses: bool,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(super) struct Mount {
     pub(super) target: String,
     pub(super) source: String,
@@ -77,14 +76,14 @@ pub(super) struct Mount {
 
 /// How the ids of an id-mapped mount are mapped: as here, or without mappings as in the
 /// container's user namespace.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(super) struct IdMap {
     pub(super) users: Vec<IdMapping>,
     pub(super) groups: Vec<IdMapping>,
     pub(super) recursive: bool,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(super) enum MountKind {
     Bind,
     Cgroup,
@@ -201,6 +200,12 @@ impl Plan {
     /// Whether the container has a namespace of this flag, new or joined.
     pub(super) fn has(&self, flag: i32) -> bool {
         self.new & flag != 0 || self.joined_path(flag).is_some()
+    }
+
+    /// Whether its namespaces need a process that joins and makes them before the clone of the
+    /// container's.
+    pub(super) fn needs_child(&self) -> bool {
+        !self.joined.is_empty() || self.new & (libc::CLONE_NEWUSER | libc::CLONE_NEWTIME) != 0
     }
 
     /// The path of the namespace of this flag that is to be joined.

@@ -5,12 +5,11 @@
 //!
 //! Invariant: these mounts are detached; they are gone with the last descriptor.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_model::{Error, Result};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
-use serde::{Deserialize, Serialize};
 
 use crate::failure::Context;
 use crate::sys;
@@ -19,8 +18,8 @@ use super::plan::{Mount, MountKind, Plan};
 use super::user_namespace::{self, Mappings};
 
 /// What the descriptors stand for, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Part {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
     Root,
     /// The mount of this index.
     Mount(usize),
@@ -59,18 +58,6 @@ impl Prepared {
             prepared.push((Part::Mount(index), made));
         }
         Ok(Self(prepared))
-    }
-
-    pub(super) fn of(parts: &[Part], descriptors: Vec<OwnedFd>) -> Self {
-        Self(parts.iter().copied().zip(descriptors).collect())
-    }
-
-    pub(super) fn parts(&self) -> Vec<Part> {
-        self.0.iter().map(|(part, _)| *part).collect()
-    }
-
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.iter().map(|(_, descriptor)| descriptor.as_fd())
     }
 
     /// Takes the mount for `part` out, if it is among them.

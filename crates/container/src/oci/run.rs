@@ -23,8 +23,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(arguments, FLAGS)?;
     let detached = arguments.is_set("detach");
     let options = Options::new(&arguments)?;
-    let created = create::create(global, arguments.only_container()?, &options, detached)?;
-    drop(options);
+    let created = create::create(global, arguments.only_container()?, options, detached)?;
     let container = created.container;
     if !detached {
         foreground::hold_signals();

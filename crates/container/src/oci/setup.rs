@@ -1,5 +1,5 @@
-//! What the helper does for an OCI container: its namespaces, its mounts, its root, and the wait
-//! for `start` (config.md, "Mounts" and "Hooks"; runtime.md, "Lifecycle").
+//! What the container's process does: its mounts, its root, and the wait for `start` (config.md,
+//! "Mounts" and "Hooks"; runtime.md, "Lifecycle").
 //!
 //! Invariant: every path of the configuration that lies in the container is resolved in its root
 //! by descriptor, and until the root is changed the host's paths are the host's.
@@ -10,9 +10,8 @@ use std::os::unix::net::UnixListener;
 
 use bulkhead_model::{Error, Result};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
-use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Directory, Entrance};
+use crate::cgroup::Directory;
 use crate::channel::{Channel, Order, Report};
 use crate::config::Workload;
 use crate::console::Terminal;
@@ -22,57 +21,41 @@ use crate::resolve::Root;
 use crate::{mounts, namespaces, sys};
 
 use super::plan::Plan;
-use super::prepared::{Part, Prepared};
+use super::prepared::Prepared;
 use super::{filesystem, hooks, root};
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct CreateTask {
+/// What the container's init is made with.
+#[derive(Debug)]
+pub(super) struct CreateTask {
     pub(super) plan: Plan,
     pub(super) workload: Workload,
     /// The container's group, as the host sees it.
     pub(super) cgroup: Vec<Directory>,
     pub(super) cgroup_v2: bool,
-    pub(crate) entrance: Entrance,
-    /// What the first descriptors stand for.
-    pub(super) prepared: Vec<Part>,
+    pub(super) prepared: Prepared,
+    /// On which `start` connects.
+    pub(super) listener: UnixListener,
+    /// None if there is a terminal.
+    pub(super) streams: Option<[OwnedFd; 3]>,
+    pub(super) preserved: Vec<OwnedFd>,
 }
 
-impl CreateTask {
-    pub(crate) fn workload(&self) -> &Workload {
-        &self.workload
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ExecTask {
+/// What one more process is made with.
+#[derive(Debug)]
+pub(super) struct ExecTask {
     pub(super) workload: Workload,
     /// `CLONE_*` flags of what is joined.
-    pub(crate) namespaces: i32,
-    pub(crate) entrance: Entrance,
+    pub(super) namespaces: i32,
+    pub(super) streams: Option<[OwnedFd; 3]>,
+    pub(super) preserved: Vec<OwnedFd>,
 }
 
-impl ExecTask {
-    pub(crate) fn workload(&self) -> &Workload {
-        &self.workload
-    }
-}
-
-/// Goes on as the container's init. `descriptors` are the mounts that the runtime has prepared,
-/// the socket on which `start` connects, the standard streams if there is no terminal, and what is
-/// to be preserved.
-pub(crate) fn set_up(
-    task: CreateTask,
-    mut descriptors: Vec<OwnedFd>,
-    channel: Channel,
-) -> Result<Infallible> {
+/// Goes on as the container's init.
+pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallible> {
+    let mut prepared = std::mem::take(&mut task.prepared);
+    let streams = task.streams.take();
+    let preserved = std::mem::take(&mut task.preserved);
     let CreateTask { plan, workload, .. } = &task;
-    if descriptors.len() <= task.prepared.len() {
-        return Err(Error::channel("the runtime sent too few descriptors"));
-    }
-    let rest = descriptors.split_off(task.prepared.len());
-    let mut prepared = Prepared::of(&task.prepared, descriptors);
-    let mut descriptors = rest;
-    let listener = UnixListener::from(descriptors.remove(0));
     rustix::process::umask(Mode::empty());
     if plan.new & libc::CLONE_NEWCGROUP != 0 {
         sys::unshare(libc::CLONE_NEWCGROUP).host(|| "make a cgroup namespace".into())?;
@@ -120,7 +103,7 @@ pub(crate) fn set_up(
             terminal.bind_console(&dev, &devpts)?;
             (Streams::Terminal(terminal.slave), Some(terminal.master))
         }
-        None => (standard_streams(&mut descriptors)?, None),
+        None => (standard_streams(streams)?, None),
     };
     filesystem::protect(&root, plan, &dev, &writable)?;
     drop(writable);
@@ -130,18 +113,17 @@ pub(crate) fn set_up(
     channel.send(&Report::Ready, &masters)?;
     drop((channel, master, dev));
     // Whoever waits has nothing open that is the host's and not the workload's.
-    let (output, error) = match &streams {
-        Streams::Terminal(slave) => (slave, slave),
-        Streams::Pipes([_, output, error]) => (output, error),
+    let (input, output, error) = match &streams {
+        Streams::Terminal(slave) => (slave, slave, slave),
+        Streams::Pipes([input, output, error]) => (input, output, error),
     };
-    for (stream, number) in [(output, 1), (error, 2)] {
+    for (stream, number) in [(input, 0), (output, 1), (error, 2)] {
         sys::duplicate_to(stream.as_fd(), number, true)
             .host(|| "place the standard streams".into())?;
     }
     sys::exit_on_signals();
 
-    let channel = await_start(&listener)?;
-    drop(listener);
+    let channel = await_start(&task.listener)?;
     // Like runc's, these hooks have the variables of the process.
     let environment = launch::environment(workload, &user);
     let hooked = hooks::run_in(
@@ -154,15 +136,12 @@ pub(crate) fn set_up(
         let _ = channel.send(&Report::Failed(error.into()), &[]);
         sys::exit_now(1);
     }
-    launch::launch(workload, &user, streams, descriptors, channel)
+    launch::launch(workload, &user, streams, preserved, channel)
 }
 
 /// Goes on as one more process of a running container, in whose namespaces we are.
-pub(crate) fn set_up_exec(
-    task: ExecTask,
-    mut descriptors: Vec<OwnedFd>,
-    channel: Channel,
-) -> Result<Infallible> {
+pub(super) fn set_up_exec(mut task: ExecTask, channel: Channel) -> Result<Infallible> {
+    let streams = task.streams.take();
     let workload = &task.workload;
     rustix::process::umask(Mode::empty());
     let root = Root::open("/".as_ref())?;
@@ -179,25 +158,20 @@ pub(crate) fn set_up_exec(
             let terminal = Terminal::open(&devpts, size)?;
             (Streams::Terminal(terminal.slave), Some(terminal.master))
         }
-        None => (standard_streams(&mut descriptors)?, None),
+        None => (standard_streams(streams)?, None),
     };
     find_program(workload)?;
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
     channel.send(&Report::Ready, &masters)?;
     drop(master);
     channel.await_order()?;
-    launch::launch(workload, &user, streams, descriptors, channel)
+    launch::launch(workload, &user, streams, task.preserved, channel)
 }
 
-fn standard_streams(descriptors: &mut Vec<OwnedFd>) -> Result<Streams> {
-    if descriptors.len() < 3 {
-        return Err(Error::channel("the runtime sent no standard streams"));
-    }
-    let rest = descriptors.split_off(3);
-    let streams = std::mem::replace(descriptors, rest);
-    <[OwnedFd; 3]>::try_from(streams)
+fn standard_streams(streams: Option<[OwnedFd; 3]>) -> Result<Streams> {
+    streams
         .map(Streams::Pipes)
-        .map_err(|_| Error::channel("the runtime sent no standard streams"))
+        .ok_or_else(|| Error::channel("the process has neither a terminal nor standard streams"))
 }
 
 /// Blocks until somebody connects and gives the order; who only connects is not waited for.
