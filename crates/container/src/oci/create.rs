@@ -17,8 +17,8 @@ use crate::{log, spawn, sys, time};
 use super::arguments::{Arguments, Flag, flag, option};
 use super::config::{self, Config};
 use super::container::{self, Container, Record, Status};
+use super::mount_maker::Maker;
 use super::plan::Plan;
-use super::prepared::Prepared;
 use super::setup::{self, CreateTask};
 use super::user_namespace::Mappings;
 use super::{Global, fork, hooks, namespaces, process, resources, terminal};
@@ -214,9 +214,10 @@ fn spawn_init(
     drop(directory);
     let (pauses, new, joins) = (plan.pauses, plan.new, plan.needs_child());
     let entrance = group.entrance().open()?;
+    let (maker, from_host) = Maker::start(&plan)?.unzip();
     let task = CreateTask {
         streams: standard_streams(&workload)?,
-        prepared: Prepared::new(&plan)?,
+        from_host,
         plan,
         workload,
         cgroup: group.directories().to_vec(),
@@ -246,7 +247,7 @@ fn spawn_init(
             },
         )?
     };
-    lead(container, config, &channel, pid, pauses)
+    lead(container, config, &channel, pid, pauses, maker)
         .and_then(|master| {
             let kept = terminal::deliver(master, options.console_socket.as_deref())?;
             if let Some(path) = &options.pidfd_socket {
@@ -267,6 +268,7 @@ fn lead(
     channel: &Channel,
     pid: u32,
     pauses: bool,
+    maker: Option<Maker>,
 ) -> Result<Option<OwnedFd>> {
     container.record.pid = pid;
     container.record.start_time = container::start_time(pid)
@@ -275,6 +277,7 @@ fn lead(
     log::debug(|| format!("child process in init(): {pid}"));
     if pauses {
         ready(channel)?;
+        drop(maker);
         // Hooks may ask for the state.
         container.save()?;
         let state = |status| container.state(status).to_json();

@@ -23,8 +23,8 @@ use crate::sys;
 
 use super::config::Device;
 use super::copy_up::copy_up;
+use super::mount_maker::{self, FromHost, Part};
 use super::plan::{Mount, MountKind, PROC_EXCEPTIONS, Plan};
-use super::prepared::{self, Part, Prepared};
 use super::setup::CreateTask;
 
 /// `PROC_SUPER_MAGIC`.
@@ -35,15 +35,22 @@ const PROCFS: i64 = 0x9fa0;
 pub(super) fn mount_all(
     root: &Root,
     task: &CreateTask,
-    prepared: &mut Prepared,
+    host: Option<&FromHost>,
 ) -> Result<Vec<OwnedFd>> {
     let mut writable = Vec::new();
     for (index, mount) in task.plan.mounts.iter().enumerate() {
-        let prepared = prepared.take(Part::Mount(index));
-        let made = mount_one(root, mount, task, prepared).map_err(|error| {
-            Error::new(error.kind(), format!("mounts[{index}]: {}", mount.target))
-                .with_source(error)
-        })?;
+        let of_host = matches!(mount.kind, MountKind::Bind)
+            && (task.plan.from_host || mount.id_map.is_some());
+        let copy = match host {
+            Some(host) if of_host => host.get(Part::Mount(index)).map(Some),
+            _ => Ok(None),
+        };
+        let made = copy
+            .and_then(|copy| mount_one(root, mount, task, copy))
+            .map_err(|error| {
+                Error::new(error.kind(), format!("mounts[{index}]: {}", mount.target))
+                    .with_source(error)
+            })?;
         writable.extend(made.filter(|_| is_filled_later(mount)));
     }
     Ok(writable)
@@ -62,15 +69,15 @@ fn mount_one(
     root: &Root,
     mount: &Mount,
     task: &CreateTask,
-    prepared: Option<OwnedFd>,
+    copy: Option<OwnedFd>,
 ) -> Result<Option<OwnedFd>> {
     let options = &mount.options;
     let doing = || "mount".to_owned();
-    let copy = match (&mount.kind, prepared) {
-        (_, Some(prepared)) => prepared,
+    let copy = match (&mount.kind, copy) {
+        (_, Some(copy)) => copy,
         (MountKind::Cgroup, None) => return mount_cgroups(root, mount, task).map(|()| None),
         (MountKind::Remount, None) => return remount(root, mount).map(|()| None),
-        (MountKind::Bind, None) => prepared::bind_source(mount)?,
+        (MountKind::Bind, None) => mount_maker::bind_source(mount)?,
         (MountKind::Filesystem(kind), None) => filesystem(root, mount, kind)?,
     };
     if options.recursive_set | options.recursive_clear != 0 {

@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub(super) sysctls: BTreeMap<String, String>,
     pub(super) create_container: Vec<Hook>,
     pub(super) start_container: Vec<Hook>,
+    /// The root and the sources of bind mounts are the host's to open.
+    pub(super) from_host: bool,
     /// The runtime has hooks of its own to run before the root is changed.
     pub(super) pauses: bool,
 }
@@ -174,6 +176,9 @@ impl Plan {
                 mount_of(mount, index, (bundle, &rootfs), own(libc::CLONE_NEWUSER))
             })
             .collect::<Result<_>>()?;
+        let from_host = own(libc::CLONE_NEWUSER)
+            && new & libc::CLONE_NEWNS != 0
+            && rustix::process::geteuid().is_root();
         Ok(Self {
             new,
             joined,
@@ -193,6 +198,7 @@ impl Plan {
             sysctls: linux.sysctl.clone(),
             create_container: hooks.create_container.clone(),
             start_container: hooks.start_container.clone(),
+            from_host,
             pauses: !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty(),
         })
     }

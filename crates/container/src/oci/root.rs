@@ -8,7 +8,8 @@ use bulkhead_model::{Error, Result};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount,
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount,
+    open_tree, unmount,
 };
 
 use crate::failure::Context;
@@ -16,43 +17,43 @@ use crate::resolve::Root;
 use crate::sys;
 
 use super::host_mounts;
+use super::mount_maker::{FromHost, Part};
 use super::plan::Plan;
-use super::prepared::{self, Part, Prepared};
 
-/// Mounts the root filesystem onto its own path.
-pub(super) fn mount(plan: &Plan, prepared: &mut Prepared) -> Result<Root> {
-    let propagation = plan.propagation.unwrap_or((libc::MS_SLAVE, true));
-    propagate("/", propagation)?;
-    if propagation.0 == libc::MS_SHARED {
-        // Else the mount of the root would reach the host, and pivot_root(2) refuses a root on a
-        // shared mount.
-        make_parent_private(&plan.rootfs)?;
+/// Mounts the root filesystem onto its own path, with what is mounted in it.
+pub(super) fn mount(plan: &Plan, host: Option<&FromHost>) -> Result<Root> {
+    propagate("/", plan.propagation.unwrap_or((libc::MS_SLAVE, true)))?;
+    match host {
+        Some(host) if plan.from_host => host.get(Part::Root),
+        _ => attach(plan),
     }
-    let tree = match prepared.take(Part::Root) {
-        Some(tree) => tree,
-        None => prepared::open_root(plan)?,
-    };
-    attach(&tree, &plan.rootfs)?;
-    Ok(Root::of(tree))
+    .map(Root::of)
 }
 
-fn attach(tree: &OwnedFd, path: &Path) -> Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-    match move_mount(tree, "", CWD, path, flags) {
-        // The root of a user namespace may not reach it; any other place does as well, as it is
-        // left for good at the end.
-        Err(Errno::ACCESS) => move_mount(tree, "", CWD, "/", flags),
-        result => result,
+/// Attaches a copy of the root filesystem to its own path in this mount namespace.
+pub(super) fn attach(plan: &Plan) -> Result<OwnedFd> {
+    let path = &plan.rootfs;
+    let doing = || format!("root.path: mount {}", path.display());
+    if matches!(plan.propagation, Some((libc::MS_SHARED, _))) {
+        // Else the mount would reach the host, and pivot_root(2) refuses a root that lies in a
+        // shared mount.
+        make_parent_private(path)?;
     }
-    .host(|| format!("root.path: mount {}", path.display()))
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, path, flags).host(doing)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    move_mount(&tree, "", CWD, path, flags).host(doing)?;
+    Ok(tree)
 }
 
 /// Makes the mount in which `path` lies private.
 fn make_parent_private(path: &Path) -> Result<()> {
     for place in path.ancestors() {
         match mount_change(place, MountPropagationFlags::PRIVATE) {
-            // It is no mount point, or out of reach for the root of a user namespace.
-            Err(Errno::INVAL | Errno::ACCESS) => {}
+            // It is no mount point.
+            Err(Errno::INVAL) => {}
             result => {
                 return result
                     .host(|| format!("root.path: make the mount {} private", place.display()));

@@ -20,8 +20,8 @@ use crate::launch::{self, Streams};
 use crate::resolve::Root;
 use crate::{mounts, namespaces, sys};
 
+use super::mount_maker::FromHost;
 use super::plan::Plan;
-use super::prepared::Prepared;
 use super::{filesystem, hooks, root};
 
 /// What the container's init is made with.
@@ -32,7 +32,7 @@ pub(super) struct CreateTask {
     /// The container's group, as the host sees it.
     pub(super) cgroup: Vec<Directory>,
     pub(super) cgroup_v2: bool,
-    pub(super) prepared: Prepared,
+    pub(super) from_host: Option<FromHost>,
     /// On which `start` connects.
     pub(super) listener: UnixListener,
     /// None if there is a terminal.
@@ -52,7 +52,7 @@ pub(super) struct ExecTask {
 
 /// Goes on as the container's init.
 pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallible> {
-    let mut prepared = std::mem::take(&mut task.prepared);
+    let host = task.from_host.take();
     let streams = task.streams.take();
     let preserved = std::mem::take(&mut task.preserved);
     let CreateTask { plan, workload, .. } = &task;
@@ -70,9 +70,9 @@ pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallibl
     if plan.new & libc::CLONE_NEWNET != 0 {
         sys::loopback_up().host(|| "set the loopback interface up".into())?;
     }
-    let root = root::mount(plan, &mut prepared)?;
-    let writable = filesystem::mount_all(&root, &task, &mut prepared)?;
-    drop(prepared);
+    let root = root::mount(plan, host.as_ref())?;
+    let writable = filesystem::mount_all(&root, &task, host.as_ref())?;
+    drop(host);
     let dev = filesystem::make_devices(&root, plan)?;
     root.directory(&workload.process.cwd)?;
     let user = launch::resolve_user(&root, workload)?;
