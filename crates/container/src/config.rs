@@ -42,6 +42,8 @@ pub(crate) struct Workload {
     pub(crate) tied: bool,
     /// It gets a session keyring of its own.
     pub(crate) new_keyring: bool,
+    /// It is not in the host's user namespace.
+    pub(crate) in_user_namespace: bool,
 }
 
 /// A user by numbers.
@@ -86,6 +88,7 @@ impl Workload {
             umask: 0o022,
             tied: true,
             new_keyring: true,
+            in_user_namespace: false,
         })
     }
 }

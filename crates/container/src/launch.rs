@@ -180,6 +180,27 @@ fn change_directory(cwd: &str) -> Result<()> {
     Ok(())
 }
 
+/// In the user namespace of an ordinary user nobody may drop groups, who would thereby gain what is
+/// denied to them: they stay (user_namespaces(7), "/proc/PID/setgroups").
+fn set_groups(workload: &Workload, user: &ResolvedUser) -> Result<()> {
+    match sys::set_groups(&user.groups) {
+        Err(error)
+            if workload.in_user_namespace
+                && user.groups.is_empty()
+                && error.raw_os_error() == Some(libc::EPERM) =>
+        {
+            Ok(())
+        }
+        result => result.host(|| {
+            format!(
+                "set the supplementary groups {:?}: an ordinary user's container needs \
+                 newgidmap(1) and mappings of more than one group for them",
+                user.groups
+            )
+        }),
+    }
+}
+
 fn drop_privileges(workload: &Workload, user: &ResolvedUser) -> Result<()> {
     let capabilities = &workload.capabilities;
     // Without no_new_privs a filter can only be installed while we have CAP_SYS_ADMIN.
@@ -189,8 +210,8 @@ fn drop_privileges(workload: &Workload, user: &ResolvedUser) -> Result<()> {
     let doing = || "set the capabilities".to_owned();
     capabilities.limit_bounding().host(doing)?;
     sys::set_keep_capabilities(true).host(doing)?;
-    sys::set_user(user.uid, user.gid, &user.groups)
-        .host(|| format!("become user {}:{}", user.uid, user.gid))?;
+    set_groups(workload, user)?;
+    sys::set_user(user.uid, user.gid).host(|| format!("become user {}:{}", user.uid, user.gid))?;
     capabilities.apply().host(doing)?;
     sys::set_keep_capabilities(false).host(doing)?;
     if workload.tied {

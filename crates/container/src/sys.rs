@@ -352,27 +352,19 @@ pub(crate) fn install_filter(program: &[Instruction], flags: u32) -> io::Result<
     .map(drop)
 }
 
-/// Becomes the user. The calls go to the kernel directly, as this process has one thread.
-pub(crate) fn set_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-    // SAFETY: the group list outlives the call and has the length given; the rest are numbers.
-    unsafe {
-        check(libc::syscall(
-            libc::SYS_setgroups,
-            groups.len(),
-            groups.as_ptr(),
-        ))?;
-        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
-        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
-    }
-    Ok(())
+/// Sets the supplementary groups. The calls here and below go to the kernel directly, as this
+/// process has one thread.
+pub(crate) fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the group list outlives the call and has the length given.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// Becomes the ids 0 of the own user namespace; the supplementary groups stay.
-pub(crate) fn become_root() -> io::Result<()> {
+/// Becomes the user.
+pub(crate) fn set_user(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: only numbers are passed.
     unsafe {
-        check(libc::syscall(libc::SYS_setresgid, 0, 0, 0))?;
-        check(libc::syscall(libc::SYS_setresuid, 0, 0, 0))?;
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
     }
     Ok(())
 }

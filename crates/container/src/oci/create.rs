@@ -154,8 +154,8 @@ pub(super) fn create(
             .extend([format!("LISTEN_FDS={sockets}"), "LISTEN_PID=1".into()]);
     }
     let path = config.linux.cgroups_path.as_deref();
-    let rootless = !rustix::process::geteuid().is_root();
-    let mut group = Cgroup::at_path(path.filter(|path| !path.is_empty()), id, rootless)?;
+    let path = path.filter(|path| !path.is_empty());
+    let mut group = Cgroup::at_path(path, id, global.rootless)?;
     group.check_vacant()?;
     let settings = resources::settings(&config.linux.resources, group.is_v2())?;
     let devices = resources::device_rules(&config.linux.resources.devices)?;

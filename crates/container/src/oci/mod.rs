@@ -72,6 +72,9 @@ struct Global {
     root: PathBuf,
     /// The root is not the one that is always there.
     root_given: bool,
+    /// A group that cannot be made for want of permission is done without where nothing was asked
+    /// of it.
+    rootless: bool,
 }
 
 const GLOBAL: &[Flag] = &[
@@ -94,21 +97,47 @@ impl Global {
                  and use cgroupfs as the cgroup driver",
             ));
         }
-        let rootless = arguments.value("rootless").unwrap_or("auto");
-        if !matches!(rootless, "auto" | "false") {
-            return Err(Error::unsupported(format!(
-                "--rootless {rootless}: rootless containers are not supported by this version of \
-                 Bulkhead: use auto or false, as root"
-            )));
-        }
+        let ordinary = !rustix::process::geteuid().is_root();
+        let rootless = match arguments.value("rootless").unwrap_or("auto") {
+            "auto" => ordinary || !in_initial_user_namespace(),
+            other => boolean(other).ok_or_else(|| {
+                Error::invalid(format!("--rootless {other}: use true, false or auto"))
+            })?,
+        };
         let root = arguments.value("root");
         if root == Some("") {
             return Err(Error::invalid("--root: it is empty: name a directory"));
         }
         Ok(Self {
-            root: root.unwrap_or(DEFAULT_ROOT).into(),
+            root: root.map_or_else(|| default_root(ordinary), PathBuf::from),
             root_given: root.is_some(),
+            rootless,
         })
+    }
+}
+
+/// Where the containers of a user are: an ordinary one's in what is his at run time (XDG Base
+/// Directory Specification).
+fn default_root(ordinary: bool) -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
+    match own {
+        Some(own) if ordinary => PathBuf::from(own).join("bulkhead-oci"),
+        _ => DEFAULT_ROOT.into(),
+    }
+}
+
+/// Whether the ids are the host's: then all are mapped to themselves (user_namespaces(7)).
+fn in_initial_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// A truth value as Go reads it.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 

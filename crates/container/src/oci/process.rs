@@ -75,6 +75,7 @@ pub(super) fn workload(
         umask: user.umask.unwrap_or(0o022),
         tied: false,
         new_keyring,
+        in_user_namespace,
     })
 }
 

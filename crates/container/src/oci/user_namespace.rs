@@ -73,9 +73,9 @@ pub(super) fn make(mappings: Mappings<'_>) -> Result<OwnedFd> {
 }
 
 /// Becomes root of the user namespace that this process has made or joined: until then what it
-/// makes has no owner there.
+/// makes has no owner there. The supplementary groups stay.
 pub(super) fn become_root() -> Result<()> {
-    sys::become_root().host(|| {
+    sys::set_user(0, 0).host(|| {
         "become root of the user namespace: linux.uidMappings and linux.gidMappings must map the \
          container's id 0"
             .into()
