@@ -12,6 +12,7 @@ mod isolation;
 mod oci;
 mod oci_cgroups;
 mod oci_config;
+mod rootless;
 mod settings;
 mod user_namespaces;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("oci_cgroups", oci_cgroups::SCENARIOS),
         ("command_line", command_line::SCENARIOS),
         ("oci_config", oci_config::SCENARIOS),
+        ("rootless", rootless::SCENARIOS),
         ("user_namespaces", user_namespaces::SCENARIOS),
     ];
     let own = own.into_iter().flat_map(|(group, scenarios)| {
