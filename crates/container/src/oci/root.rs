@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use bulkhead_model::{Error, Result};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount,
@@ -87,8 +87,11 @@ pub(super) fn enter(root: &Root, plan: &Plan) -> Result<()> {
         rustix::mount::mount_move(".", "/").host(doing)?;
         rustix::process::chroot(".").host(doing)?;
     } else {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let old = rustix::fs::open("/", flags, Mode::empty()).host(doing)?;
         // The old root ends up on top of the new one (pivot_root(2), NOTES).
         rustix::process::pivot_root(".", ".").host(doing)?;
+        rustix::process::fchdir(old).host(doing)?;
         // What is unmounted here must not be unmounted on the host.
         mount_change(
             ".",
