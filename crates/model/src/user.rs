@@ -33,7 +33,7 @@ pub fn resolve(user: &str, passwd: &str, group: &str) -> Result<ResolvedUser> {
     let entry = passwd
         .lines()
         .filter_map(passwd_entry)
-        .find(|entry| entry.name == user_part || user_part.parse() == Ok(entry.uid));
+        .find(|entry| entry.name == user_part || number(user_part) == Some(entry.uid));
     let uid = match &entry {
         Some(entry) => entry.uid,
         None => identifier(user_part)?.ok_or_else(|| {
@@ -93,20 +93,28 @@ fn identifier(text: &str) -> Result<Option<u32>> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
-    // 2^32-1 means "unchanged" to the kernel; Docker's own limit is 2^31-1.
-    match text.parse::<u32>() {
-        Ok(number) if number <= i32::MAX as u32 => Ok(Some(number)),
-        _ => Err(Error::invalid(format!(
+    match number(text) {
+        Some(number) => Ok(Some(number)),
+        None => Err(Error::invalid(format!(
             "user or group id {text} is out of range 0-2147483647"
         ))),
     }
 }
 
+/// The number that these digits are, without the sign that `parse` would take (CVE-2026-30892).
+fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    // 2^32-1 means "unchanged" to the kernel, so that a process with a file's number of that sort
+    // would stay root; Docker's own limit is 2^31-1.
+    let number = digits.then(|| text.parse().ok()).flatten();
+    number.filter(|number| *number <= i32::MAX as u32)
+}
+
 fn passwd_entry(line: &str) -> Option<PasswdEntry<'_>> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty())?;
-    let uid = fields.nth(1)?.parse().ok()?;
-    let gid = fields.next()?.parse().ok()?;
+    let uid = number(fields.nth(1)?)?;
+    let gid = number(fields.next()?)?;
     let home = fields.nth(1).unwrap_or_default();
     Some(PasswdEntry {
         name,
@@ -119,7 +127,7 @@ fn passwd_entry(line: &str) -> Option<PasswdEntry<'_>> {
 fn group_entry(line: &str) -> Option<(&str, u32, &str)> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty())?;
-    let gid = fields.nth(1)?.parse().ok()?;
+    let gid = number(fields.nth(1)?)?;
     Some((name, gid, fields.next().unwrap_or_default()))
 }
 
@@ -176,6 +184,22 @@ mod tests {
             let error = resolve(user, PASSWD, GROUP).expect_err(user);
             assert!(error.to_string().contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn lines_with_numbers_that_mean_something_else_are_nobodys() {
+        for (user, passwd) in [
+            ("web", "web:x:4294967295:1::/:\n"),
+            ("web", "web:x:1:4294967295::/:\n"),
+            ("web", "web:x:+0:1::/:\n"),
+            ("+0", PASSWD),
+        ] {
+            let error = resolve(user, passwd, "").expect_err(passwd);
+            assert!(error.to_string().contains(user), "{error}");
+        }
+        let groups = "all:x:4294967295:web\nssl:x:7:web\n";
+        assert_eq!(resolve("web", PASSWD, groups).expect("web").groups, [7]);
+        assert!(resolve("web:all", PASSWD, groups).is_err());
     }
 
     #[test]
