@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_model::spelling::closest;
+
 use crate::context::Context;
-use crate::diagnostic::{Severity, closest};
+use crate::diagnostic::Severity;
 use crate::project::{Port, Project, Protocol, Service};
 use crate::service::References;
 use crate::source::Span;

@@ -9,8 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use bulkhead_model::spelling::closest;
+
 use crate::context::clean;
-use crate::diagnostic::closest;
 use crate::files;
 use crate::interpolate::interpolate_tree;
 use crate::merge;

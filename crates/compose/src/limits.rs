@@ -189,7 +189,7 @@ pub(crate) fn ulimits(context: &mut Context, node: &Node) -> BTreeMap<String, Ul
     for entry in node.get("ulimits").map(Node::entries).unwrap_or_default() {
         if !ULIMITS.contains(&entry.key.as_str()) {
             let message = format!("unknown limit '{}'", entry.key);
-            let help = match crate::diagnostic::closest(&entry.key, ULIMITS) {
+            let help = match bulkhead_model::spelling::closest(&entry.key, ULIMITS) {
                 Some(known) => format!("did you mean '{known}'?"),
                 None => format!("use one of {}", ULIMITS.join(", ")),
             };

@@ -7,9 +7,9 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use bulkhead_model::spelling::closest;
 use serde_json::Value as Json;
 
-use crate::diagnostic::closest;
 use crate::node::{Entry, MergeTag, Node, Style, Type, Value, parse_integer};
 use crate::path::Path;
 use crate::source::{Sources, Span};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use bulkhead_model::Kind;
+use bulkhead_model::spelling::closest;
 
 use crate::context::Context;
-use crate::diagnostic::closest;
 use crate::environment;
 use crate::limits;
 use crate::merge;

@@ -1,8 +1,9 @@
 //! The settings of a service that are one value or a list of values, with the checks that the
 //! schema cannot make.
 
+use bulkhead_model::spelling::closest;
+
 use crate::context::Context;
-use crate::diagnostic::closest;
 use crate::merge;
 use crate::node::Node;
 use crate::project::{PullPolicy, RestartPolicy};

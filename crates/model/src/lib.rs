@@ -9,6 +9,7 @@ pub mod capability;
 mod error;
 mod sandbox;
 mod spec;
+pub mod spelling;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod units;

@@ -2,6 +2,7 @@
 //! before the container or behind it; where a command line of the workload's follows, only before
 //! the first argument that is no flag.
 
+use bulkhead_model::spelling::closest;
 use bulkhead_model::{Error, Result};
 
 /// A flag that a verb knows.
@@ -78,9 +79,7 @@ impl Arguments {
                 .iter()
                 .chain(&[HELP])
                 .find(|flag| flag.name == name || (letter.is_some() && flag.short == letter))
-                .ok_or_else(|| {
-                    Error::invalid(format!("flag provided but not defined: {argument}"))
-                })?;
+                .ok_or_else(|| unknown(argument, name, flags))?;
             let value = match (known.takes_value, value) {
                 (_, Some(value)) => value,
                 (false, None) => "true".into(),
@@ -145,6 +144,15 @@ impl Arguments {
             ))),
         }
     }
+}
+
+/// In the words of Go's `flag` package, which callers of runc know.
+fn unknown(argument: &str, name: &str, flags: &[Flag]) -> Error {
+    let mut message = format!("flag provided but not defined: {argument}");
+    if let Some(meant) = closest(name, flags.iter().map(|flag| flag.name)) {
+        message += &format!(": did you mean --{meant}?");
+    }
+    Error::invalid(message)
 }
 
 #[cfg(test)]

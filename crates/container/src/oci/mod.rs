@@ -8,6 +8,7 @@
 //! - A field of `config.json` is carried out or refused by its name, never passed over.
 
 mod arguments;
+mod bounds;
 mod config;
 mod container;
 mod copy_up;
@@ -50,6 +51,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bulkhead_model::spelling::closest;
 use bulkhead_model::{Error, Result};
 
 use crate::log::{self, Level, Log};
@@ -213,8 +215,10 @@ fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) ->
         None if asks => return Err(Error::invalid(format!("No help topic for '{name}'"))),
         None => {
             let verbs: Vec<&str> = help::VERBS.iter().map(|verb| verb.name).collect();
+            let meant = closest(name, verbs.iter().copied());
+            let meant = meant.map_or(String::new(), |verb| format!("did you mean '{verb}'? "));
             return Err(Error::invalid(format!(
-                "unknown verb '{name}': use one of {}",
+                "unknown verb '{name}': {meant}use one of {}",
                 verbs.join(" ")
             )));
         }

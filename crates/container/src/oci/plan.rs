@@ -8,6 +8,7 @@ use bulkhead_model::{Error, Result};
 
 use crate::namespaces;
 
+use super::bounds;
 use super::config::{self, Config, Device, Hook, IdMapping, TimeOffset};
 use super::mappings;
 use super::mount_options::{self, MountOptions};
@@ -99,6 +100,7 @@ impl Plan {
     /// Names the field that is wrong (`InvalidInput`) or not supported (`Unsupported`).
     pub(super) fn new(config: &Config, bundle: &Path, no_pivot: bool) -> Result<Self> {
         check_version(&config.oci_version)?;
+        bounds::check(config)?;
         let linux = &config.linux;
         for (field, present) in [
             (
@@ -148,6 +150,12 @@ impl Plan {
         let rootfs = rootfs.canonicalize().map_err(|error| {
             Error::invalid(format!("root.path: {}", rootfs.display())).with_source(error)
         })?;
+        if !rootfs.is_dir() {
+            return Err(Error::invalid(format!(
+                "root.path: {} is not a directory",
+                rootfs.display()
+            )));
+        }
         let propagation = match linux.rootfs_propagation.as_deref() {
             None | Some("") => None,
             Some(name) => Some(mount_options::propagation(name).ok_or_else(|| {

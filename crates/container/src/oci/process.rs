@@ -7,6 +7,7 @@ use crate::capabilities::{CapabilitySet, CapabilitySets};
 use crate::config::{self as shared, Identity, Limit, Workload};
 use crate::seccomp;
 
+use super::bounds;
 use super::config::{self, Process};
 
 /// The process with its privileges, which in a user namespace are not limited by our own.
@@ -29,6 +30,7 @@ pub(super) fn workload(
     ] {
         config::refuse(field, present)?;
     }
+    bounds::check_process(process)?;
     if process.args.first().is_none_or(String::is_empty) {
         return Err(Error::new(
             ErrorKind::InvalidInput,

@@ -2,6 +2,7 @@
 //!
 //! The test binary is its own helper: run with `container-init` it becomes one.
 
+mod bad_input;
 mod bundle;
 mod command_line;
 mod schema;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         ("settings", settings::SCENARIOS),
         ("host", host::SCENARIOS),
         ("oci", oci::SCENARIOS),
+        ("bad_input", bad_input::SCENARIOS),
         ("oci_cgroups", oci_cgroups::SCENARIOS),
         ("command_line", command_line::SCENARIOS),
         ("oci_config", oci_config::SCENARIOS),

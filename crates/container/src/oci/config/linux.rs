@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Resources, nullable};
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Linux {
     #[serde(default, deserialize_with = "nullable")]
     pub(in crate::oci) namespaces: Vec<Namespace>,
@@ -40,6 +40,7 @@ pub(in crate::oci) struct Linux {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct Namespace {
     #[serde(rename = "type")]
     pub(in crate::oci) kind: String,
@@ -47,6 +48,7 @@ pub(in crate::oci) struct Namespace {
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(expecting = "an object")]
 pub(crate) struct TimeOffset {
     #[serde(default)]
     pub(in crate::oci) secs: i64,
@@ -55,7 +57,7 @@ pub(crate) struct TimeOffset {
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(crate) struct Device {
     #[serde(rename = "type")]
     pub(in crate::oci) kind: String,
@@ -72,6 +74,7 @@ pub(crate) struct Device {
 /// A range of ids in a user namespace and what they are outside (config-linux.md, "User namespace
 /// mappings").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(expecting = "an object")]
 pub(crate) struct IdMapping {
     #[serde(rename = "containerID")]
     pub(in crate::oci) container_id: u32,
@@ -82,6 +85,7 @@ pub(crate) struct IdMapping {
 
 /// A network device that is moved into the container (config-linux.md, "Network Devices").
 #[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct NetDevice {
     /// Its name there; as on the host if there is none.
     #[serde(default, deserialize_with = "nullable")]
@@ -90,7 +94,7 @@ pub(in crate::oci) struct NetDevice {
 
 /// Cache and memory bandwidth (config-linux.md, "IntelRdt").
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct IntelRdt {
     #[serde(rename = "closID", default, deserialize_with = "nullable")]
     pub(in crate::oci) clos_id: String,
@@ -107,6 +111,7 @@ pub(in crate::oci) struct IntelRdt {
 /// On which nodes the container's memory is (config-linux.md, "Memory policy";
 /// set_mempolicy(2)).
 #[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct MemoryPolicy {
     /// `MPOL_…`.
     pub(in crate::oci) mode: String,
@@ -119,6 +124,7 @@ pub(in crate::oci) struct MemoryPolicy {
 
 /// The execution domain (config-linux.md, "Personality"; personality(2)).
 #[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct Personality {
     /// `LINUX` or `LINUX32`.
     pub(in crate::oci) domain: String,

@@ -30,7 +30,7 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Config {
     pub(in crate::oci) oci_version: String,
     pub(in crate::oci) process: Option<Process>,
@@ -50,6 +50,7 @@ pub(in crate::oci) struct Config {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct RootDirectory {
     pub(in crate::oci) path: String,
     #[serde(default, deserialize_with = "nullable")]
@@ -57,7 +58,7 @@ pub(in crate::oci) struct RootDirectory {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Mount {
     pub(in crate::oci) destination: String,
     #[serde(rename = "type")]
@@ -73,7 +74,7 @@ pub(in crate::oci) struct Mount {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Hooks {
     #[serde(default, deserialize_with = "nullable")]
     pub(in crate::oci) prestart: Vec<Hook>,
@@ -91,6 +92,7 @@ pub(in crate::oci) struct Hooks {
 
 /// A program to run at a point of the life cycle (config.md, "POSIX-platform Hooks").
 #[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(expecting = "an object")]
 pub(crate) struct Hook {
     pub(in crate::oci) path: String,
     #[serde(default, deserialize_with = "nullable")]
@@ -109,10 +111,11 @@ pub(in crate::oci) fn parse<T: for<'de> Deserialize<'de>>(text: &str, name: &str
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let place = if path == "." {
+        // At the top, or where the text ends before it is known what is there.
+        let place = if matches!(path.as_str(), "." | "?") {
             String::new()
         } else {
-            format!("{path}: ")
+            format!("{}: ", path.trim_end_matches(".?"))
         };
         Error::invalid(format!("{name}: {place}{}", error.inner()))
     })?;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::nullable;
 
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Process {
     #[serde(default, deserialize_with = "nullable")]
     pub(in crate::oci) terminal: bool,
@@ -34,13 +34,14 @@ pub(in crate::oci) struct Process {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct ConsoleSize {
     pub(in crate::oci) height: u16,
     pub(in crate::oci) width: u16,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct User {
     #[serde(default)]
     pub(in crate::oci) uid: u32,
@@ -52,6 +53,7 @@ pub(in crate::oci) struct User {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct Capabilities {
     #[serde(default, deserialize_with = "nullable")]
     pub(in crate::oci) bounding: Vec<String>,
@@ -66,6 +68,7 @@ pub(in crate::oci) struct Capabilities {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct ResourceLimit {
     #[serde(rename = "type")]
     pub(in crate::oci) kind: String,
@@ -75,6 +78,7 @@ pub(in crate::oci) struct ResourceLimit {
 
 /// How the process is scheduled (config.md, "Linux Process": `scheduler`; sched_setattr(2)).
 #[derive(Debug, Clone, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct Scheduler {
     /// `SCHED_…`.
     pub(in crate::oci) policy: String,
@@ -91,6 +95,7 @@ pub(in crate::oci) struct Scheduler {
 
 /// The priority for input and output (config.md, "Linux Process": `ioPriority`; ioprio_set(2)).
 #[derive(Debug, Clone, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct IoPriority {
     /// `IOPRIO_CLASS_…`.
     pub(in crate::oci) class: String,
@@ -101,6 +106,7 @@ pub(in crate::oci) struct IoPriority {
 /// The CPUs of a process of `exec`, before and after it has joined the container's groups
 /// (config.md, "Linux Process": `execCPUAffinity`), as lists such as `0-3,7`.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct CpuAffinity {
     pub(in crate::oci) initial: Option<String>,
     #[serde(rename = "final")]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::nullable;
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Resources {
     #[serde(default, deserialize_with = "nullable")]
     pub(in crate::oci) devices: Vec<DeviceRule>,
@@ -29,6 +29,7 @@ pub(in crate::oci) struct Resources {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct DeviceRule {
     pub(in crate::oci) allow: bool,
     #[serde(rename = "type")]
@@ -39,7 +40,7 @@ pub(in crate::oci) struct DeviceRule {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Memory {
     pub(in crate::oci) limit: Option<i64>,
     pub(in crate::oci) reservation: Option<i64>,
@@ -56,7 +57,7 @@ pub(in crate::oci) struct Memory {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Cpu {
     pub(in crate::oci) shares: Option<u64>,
     pub(in crate::oci) quota: Option<i64>,
@@ -70,12 +71,13 @@ pub(in crate::oci) struct Cpu {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct Pids {
     pub(in crate::oci) limit: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct BlockIo {
     pub(in crate::oci) weight: Option<u16>,
     pub(in crate::oci) leaf_weight: Option<u16>,
@@ -100,6 +102,7 @@ pub(in crate::oci) struct BlockIo {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct Throttle {
     pub(in crate::oci) major: i64,
     pub(in crate::oci) minor: i64,
@@ -107,7 +110,7 @@ pub(in crate::oci) struct Throttle {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct HugepageLimit {
     #[serde(alias = "pagesize")]
     pub(in crate::oci) page_size: String,
@@ -116,7 +119,7 @@ pub(in crate::oci) struct HugepageLimit {
 
 /// The weight of one block device's (config-linux.md, "Block IO").
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct WeightDevice {
     pub(in crate::oci) major: i64,
     pub(in crate::oci) minor: i64,
@@ -126,7 +129,7 @@ pub(in crate::oci) struct WeightDevice {
 
 /// The class and priorities of what is sent (config-linux.md, "Network").
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Network {
     #[serde(rename = "classID")]
     pub(in crate::oci) class_id: Option<u32>,
@@ -135,6 +138,7 @@ pub(in crate::oci) struct Network {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub(in crate::oci) struct InterfacePriority {
     pub(in crate::oci) name: String,
     pub(in crate::oci) priority: u32,
@@ -142,7 +146,7 @@ pub(in crate::oci) struct InterfacePriority {
 
 /// The limits of one RDMA device (config-linux.md, "RDMA").
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 pub(in crate::oci) struct Rdma {
     pub(in crate::oci) hca_handles: Option<u32>,
     pub(in crate::oci) hca_objects: Option<u32>,
