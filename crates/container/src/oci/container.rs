@@ -212,6 +212,14 @@ impl Container {
         Ok((directory, path))
     }
 
+    /// Takes away what a create that came to no end has mounted on the host, as happens where the
+    /// container has no mount namespace.
+    pub(super) fn unmount_unfinished(&self) {
+        if self.record.namespaces & libc::CLONE_NEWNS == 0 {
+            super::root::unmount_from_host(&self.record.rootfs);
+        }
+    }
+
     pub(super) fn remove_socket(&self) {
         let _ = fs::remove_file(self.directory.join(SOCKET));
     }

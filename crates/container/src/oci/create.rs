@@ -194,6 +194,7 @@ pub(super) fn create(
         Err(error) => {
             // The first failure is the one to tell about.
             let _ = group.destroy();
+            container.unmount_unfinished();
             container.remove();
             Err(error)
         }
@@ -259,6 +260,10 @@ fn spawn_init(
             Ok(kept)
         })
         .inspect_err(|_| spawn::end(pid))
+        .map_err(|error| {
+            let doing = "unable to start container process: error during container init";
+            Error::new(error.kind(), doing).with_source(error)
+        })
 }
 
 /// Leads the new process through its set-up; gives the terminal's master.

@@ -50,6 +50,9 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
 pub(super) fn destroy(container: &Container) -> Result<()> {
     end_init(container)?;
     container.cgroup().destroy()?;
+    if container.record.pid == 0 {
+        container.unmount_unfinished();
+    }
     let hooks = container.config()?.hooks.poststop;
     // The rest has to go whatever a hook says (runtime.md, "Lifecycle").
     let hooked = hooks::run(

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use bulkhead_model::{Error, Result};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::Cgroup;
@@ -94,10 +95,19 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         // One's own cannot be joined (setns(2)).
         namespaces &= !libc::CLONE_NEWUSER;
     }
+    let root = if namespaces & libc::CLONE_NEWNS == 0 {
+        // The mount namespace is the host's, and so would be the root.
+        let path = format!("/proc/{}/root", container.record.pid);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Some(rustix::fs::open(&path, flags, Mode::empty()).host(|| format!("open {path}"))?)
+    } else {
+        None
+    };
     let task = ExecTask {
         streams: standard_streams(&workload)?,
         workload,
         namespaces,
+        root,
         preserved,
     };
     log::debug(|| "nsexec container setup: a child joins the namespaces".into());

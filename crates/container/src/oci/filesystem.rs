@@ -48,8 +48,11 @@ pub(super) fn mount_all(
         let made = copy
             .and_then(|copy| mount_one(root, mount, task, copy))
             .map_err(|error| {
-                Error::new(error.kind(), format!("mounts[{index}]: {}", mount.target))
-                    .with_source(error)
+                Error::new(
+                    error.kind(),
+                    format!("error mounting mounts[{index}]: {}", mount.target),
+                )
+                .with_source(error)
             })?;
         writable.extend(made.filter(|_| is_filled_later(mount)));
     }

@@ -243,9 +243,9 @@ fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) ->
     let _ = sys::close_from(3, true);
     let done = |result: Result<()>| result.map(|()| 0);
     match verb.name {
-        "create" => done(create::main(&global, rest)),
+        "create" => done(create::main(&global, rest)).map_err(|error| failed("create", error)),
         "start" => done(start::main(&global, rest)),
-        "run" => run::main(&global, rest),
+        "run" => run::main(&global, rest).map_err(|error| failed("run", error)),
         "state" => done(state::main(&global, rest)),
         "kill" => done(kill::main(&global, rest)),
         "delete" => done(delete::main(&global, rest)),
@@ -265,6 +265,11 @@ fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) ->
             "{other} is not supported by this version of Bulkhead"
         ))),
     }
+}
+
+/// In the words that callers of runc look for.
+fn failed(verb: &str, error: Error) -> Error {
+    Error::new(error.kind(), format!("runc {verb} failed")).with_source(error)
 }
 
 fn print(text: &str) -> Result<()> {

@@ -22,6 +22,7 @@ use crate::channel::{Channel, Report};
 use crate::failure::Context;
 use crate::{spawn, sys};
 
+use super::mount_options::MountOptions;
 use super::plan::{Mount, Plan};
 use super::root;
 use super::user_namespace::{self, Mappings};
@@ -125,11 +126,38 @@ pub(super) fn bind_source(mount: &Mount) -> Result<OwnedFd> {
     }
     let copy =
         open_tree(CWD, mount.source.as_str(), flags).host(|| format!("bind {}", mount.source))?;
-    if options.set | options.clear != 0 {
-        sys::change_mount(copy.as_fd(), false, options.set, options.clear, 0)
-            .host(|| format!("set the options of the bind mount of {}", mount.source))?;
+    if options.explicit {
+        set_attributes(&copy, options).map_err(|error| {
+            let doing = format!("set the options of the bind mount of {}", mount.source);
+            Error::new(error.kind(), doing).with_source(error)
+        })?;
     }
     Ok(copy)
+}
+
+/// What is not asked for is cleared, as by mount(8); what a user namespace has locked stays, and
+/// cannot be cleared (mount_namespaces(7), "Restrictions on mount namespaces").
+fn set_attributes(copy: &OwnedFd, options: &MountOptions) -> Result<()> {
+    const LOCKABLE: u64 = sys::MOUNT_ATTR_RDONLY
+        | sys::MOUNT_ATTR_NOSUID
+        | sys::MOUNT_ATTR_NODEV
+        | sys::MOUNT_ATTR_NOEXEC;
+    let clear = options.clear | (LOCKABLE | sys::MOUNT_ATTR_NOSYMFOLLOW) & !options.set;
+    let doing = || "mount_setattr(2)".to_owned();
+    match sys::change_mount(copy.as_fd(), false, options.set, clear, 0) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+        result => return result.host(doing),
+    }
+    // The flags of statfs(2) have the same bits.
+    let present = rustix::fs::fstatfs(copy).host(doing)?.f_flags as u64 & LOCKABLE;
+    let kept = present & !options.clear & !options.set;
+    match sys::change_mount(copy.as_fd(), false, options.set, clear & !kept, 0) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(Error::invalid(
+            "operation not permitted: an option of the source that the host has set cannot be \
+             taken away in a user namespace",
+        )),
+        result => result.host(doing),
+    }
 }
 
 fn map_ids(plan: &Plan, mount: &Mount, copy: &OwnedFd) -> Result<()> {

@@ -16,6 +16,8 @@ pub(super) struct MountOptions {
     pub(super) copy_up: bool,
     /// The ids are mapped, and whether those of all mounts below it too.
     pub(super) id_map: Option<bool>,
+    /// An attribute of the mount itself is named, so that a bind mount takes none of its source's.
+    pub(super) explicit: bool,
     /// `MOUNT_ATTR_*` of the mount itself.
     pub(super) set: u64,
     pub(super) clear: u64,
@@ -36,7 +38,7 @@ enum Effect {
     AccessTime(u64),
 }
 
-const ATTRIBUTES: [(&str, Effect); 20] = [
+const ATTRIBUTES: [(&str, Effect); 12] = [
     ("ro", Effect::Set(sys::MOUNT_ATTR_RDONLY)),
     ("rw", Effect::Clear(sys::MOUNT_ATTR_RDONLY)),
     ("nosuid", Effect::Set(sys::MOUNT_ATTR_NOSUID)),
@@ -45,10 +47,14 @@ const ATTRIBUTES: [(&str, Effect); 20] = [
     ("dev", Effect::Clear(sys::MOUNT_ATTR_NODEV)),
     ("noexec", Effect::Set(sys::MOUNT_ATTR_NOEXEC)),
     ("exec", Effect::Clear(sys::MOUNT_ATTR_NOEXEC)),
-    ("nodiratime", Effect::Set(sys::MOUNT_ATTR_NODIRATIME)),
-    ("diratime", Effect::Clear(sys::MOUNT_ATTR_NODIRATIME)),
     ("nosymfollow", Effect::Set(sys::MOUNT_ATTR_NOSYMFOLLOW)),
     ("symfollow", Effect::Clear(sys::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("defaults", Effect::Clear(0)),
+    ("loud", Effect::Clear(0)),
+];
+
+/// Settings of the access time, as `MOUNT_ATTR_*`; for all mounts below with an `r` before.
+const TIMES: [(&str, Effect); 8] = [
     ("noatime", Effect::AccessTime(sys::MOUNT_ATTR_NOATIME)),
     ("atime", Effect::AccessTime(0)),
     ("relatime", Effect::AccessTime(0)),
@@ -61,8 +67,8 @@ const ATTRIBUTES: [(&str, Effect); 20] = [
         Effect::AccessTime(sys::MOUNT_ATTR_STRICTATIME),
     ),
     ("nostrictatime", Effect::AccessTime(0)),
-    ("defaults", Effect::Clear(0)),
-    ("loud", Effect::Clear(0)),
+    ("nodiratime", Effect::Set(sys::MOUNT_ATTR_NODIRATIME)),
+    ("diratime", Effect::Clear(sys::MOUNT_ATTR_NODIRATIME)),
 ];
 
 /// `MS_*` by the names of propagations.
@@ -76,7 +82,7 @@ const PROPAGATIONS: [(&str, u64); 4] = [
 /// All names that are understood, for `features`.
 pub(super) fn known() -> Vec<String> {
     let mut names: Vec<String> = vec!["bind".into(), "rbind".into()];
-    for (name, _) in &ATTRIBUTES {
+    for (name, _) in ATTRIBUTES.iter().chain(&TIMES) {
         names.push((*name).into());
         if !matches!(*name, "defaults" | "loud") {
             names.push(format!("r{name}"));
@@ -118,9 +124,17 @@ pub(super) fn propagation(name: &str) -> Option<(u64, bool)> {
 /// Names the field and the option.
 pub(super) fn parse(options: &[String], field: &str) -> Result<MountOptions> {
     let mut parsed = MountOptions::default();
+    let mut times = AccessTimes::default();
     for option in options {
         let name = option.as_str();
         let attribute = |name: &str| ATTRIBUTES.iter().find(|(known, _)| *known == name);
+        let recursive = |name: &str| {
+            let name = name.strip_prefix('r')?;
+            ATTRIBUTES
+                .iter()
+                .chain(&TIMES)
+                .find(|(known, _)| *known == name)
+        };
         match name {
             "bind" => parsed.bind = true,
             "rbind" => (parsed.bind, parsed.recursive) = (true, true),
@@ -139,10 +153,13 @@ pub(super) fn parse(options: &[String], field: &str) -> Result<MountOptions> {
             }
             _ => {
                 if let Some((_, effect)) = attribute(name) {
+                    parsed.explicit |= !matches!(effect, Effect::Clear(0));
                     apply(effect, &mut parsed.set, &mut parsed.clear);
+                } else if times.take(name) {
+                    parsed.explicit = true;
                 } else if let Some(change) = propagation(name) {
                     parsed.propagation.push(change);
-                } else if let Some((_, effect)) = name.strip_prefix('r').and_then(attribute) {
+                } else if let Some((_, effect)) = recursive(name) {
                     apply(
                         effect,
                         &mut parsed.recursive_set,
@@ -156,7 +173,52 @@ pub(super) fn parse(options: &[String], field: &str) -> Result<MountOptions> {
             }
         }
     }
+    times.apply(&mut parsed);
     Ok(parsed)
+}
+
+/// The access times of the mount itself, as mount(2) combines its flags: clearing one does
+/// nothing to what the mount has, and setting any sets them all.
+#[derive(Default)]
+struct AccessTimes {
+    no_time: bool,
+    relative: bool,
+    strict: bool,
+    no_directories: bool,
+}
+
+impl AccessTimes {
+    /// Whether the option is one of them.
+    fn take(&mut self, name: &str) -> bool {
+        let (flag, value) = match name {
+            "noatime" => (&mut self.no_time, true),
+            "atime" => (&mut self.no_time, false),
+            "relatime" => (&mut self.relative, true),
+            "norelatime" => (&mut self.relative, false),
+            "strictatime" => (&mut self.strict, true),
+            "nostrictatime" => (&mut self.strict, false),
+            "nodiratime" => (&mut self.no_directories, true),
+            "diratime" => (&mut self.no_directories, false),
+            _ => return false,
+        };
+        *flag = value;
+        true
+    }
+
+    fn apply(&self, options: &mut MountOptions) {
+        if !(self.no_time || self.relative || self.strict || self.no_directories) {
+            return;
+        }
+        options.clear |= sys::MOUNT_ATTR_ATIME | sys::MOUNT_ATTR_NODIRATIME;
+        options.set |= match (self.strict, self.no_time) {
+            (true, _) => sys::MOUNT_ATTR_STRICTATIME,
+            (false, true) => sys::MOUNT_ATTR_NOATIME,
+            (false, false) => 0,
+        };
+        if self.no_directories {
+            options.set |= sys::MOUNT_ATTR_NODIRATIME;
+        }
+    }
 }
 
 fn apply(effect: &Effect, set: &mut u64, clear: &mut u64) {
@@ -192,7 +254,10 @@ mod tests {
         let times = parsed(&["noatime", "strictatime"]);
         assert_eq!(
             (times.set, times.clear),
-            (sys::MOUNT_ATTR_STRICTATIME, sys::MOUNT_ATTR_ATIME)
+            (
+                sys::MOUNT_ATTR_STRICTATIME,
+                sys::MOUNT_ATTR_ATIME | sys::MOUNT_ATTR_NODIRATIME
+            )
         );
     }
 

@@ -22,12 +22,30 @@ use super::plan::Plan;
 
 /// Mounts the root filesystem onto its own path, with what is mounted in it.
 pub(super) fn mount(plan: &Plan, host: Option<&FromHost>) -> Result<Root> {
+    if !plan.has(libc::CLONE_NEWNS) {
+        return mount_on_host(plan);
+    }
     propagate("/", plan.propagation.unwrap_or((libc::MS_SLAVE, true)))?;
     match host {
         Some(host) if plan.from_host => host.get(Part::Root),
         _ => attach(plan),
     }
     .map(Root::of)
+}
+
+/// Without a mount namespace of the container's its mounts are the host's, and stay when it is
+/// gone: they are for whoever asked for that to take away.
+fn mount_on_host(plan: &Plan) -> Result<Root> {
+    let tree = attach(plan)?;
+    sys::change_mount(tree.as_fd(), true, 0, 0, libc::MS_PRIVATE)
+        .host(|| "root.path: make the mounts private".into())?;
+    Ok(Root::of(tree))
+}
+
+/// Takes the mounts of a container without a mount namespace from the host.
+pub(super) fn unmount_from_host(rootfs: &Path) {
+    // There may be none yet.
+    let _ = unmount(rootfs, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
 }
 
 /// Attaches a copy of the root filesystem to its own path in this mount namespace.
@@ -82,6 +100,10 @@ pub(super) fn enter(root: &Root, plan: &Plan) -> Result<()> {
     }
     let doing = || "change to the container's root".to_owned();
     rustix::process::fchdir(root).host(doing)?;
+    if !plan.has(libc::CLONE_NEWNS) {
+        rustix::process::chroot(".").host(doing)?;
+        return rustix::process::chdir("/").host(doing);
+    }
     if plan.no_pivot {
         host_mounts::hide_proc_and_sys(&plan.rootfs)?;
         rustix::mount::mount_move(".", "/").host(doing)?;

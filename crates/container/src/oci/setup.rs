@@ -46,6 +46,8 @@ pub(super) struct ExecTask {
     pub(super) workload: Workload,
     /// `CLONE_*` flags of what is joined.
     pub(super) namespaces: i32,
+    /// The container's root, where joining namespaces does not lead to it.
+    pub(super) root: Option<OwnedFd>,
     pub(super) streams: Option<[OwnedFd; 3]>,
     pub(super) preserved: Vec<OwnedFd>,
 }
@@ -144,6 +146,12 @@ pub(super) fn set_up_exec(mut task: ExecTask, channel: Channel) -> Result<Infall
     let streams = task.streams.take();
     let workload = &task.workload;
     rustix::process::umask(Mode::empty());
+    if let Some(root) = task.root.take() {
+        let doing = || "change to the container's root".to_owned();
+        rustix::process::fchdir(root).host(doing)?;
+        rustix::process::chroot(".").host(doing)?;
+        rustix::process::chdir("/").host(doing)?;
+    }
     let root = Root::open("/".as_ref())?;
     // `create` makes the working directory; one that is missing now is a mistake of the caller's.
     let directory = OFlags::PATH | OFlags::DIRECTORY;
