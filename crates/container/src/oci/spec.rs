@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use bulkhead_model::{Error, Result};
-use serde_json::json;
+use rustix::process::{getegid, geteuid};
+use serde_json::{Value, json};
 
 use crate::cgroup;
 
@@ -16,14 +17,13 @@ pub(super) const FLAGS: &[Flag] = &[option("bundle", Some('b')), flag("rootless"
 
 pub(super) fn main(arguments: &[String]) -> Result<()> {
     let arguments = Arguments::parse(arguments, FLAGS)?;
-    if arguments.is_set("rootless") {
-        return Err(Error::unsupported(
-            "--rootless: user namespaces are not supported by this version of Bulkhead",
-        ));
-    }
     let path = PathBuf::from(arguments.value("bundle").unwrap_or(".")).join("config.json");
     let doing = || format!("write {}", path.display());
-    let text = serde_json::to_string_pretty(&default())
+    let mut configuration = default();
+    if arguments.is_set("rootless") {
+        make_rootless(&mut configuration, geteuid().as_raw(), getegid().as_raw());
+    }
+    let text = serde_json::to_string_pretty(&configuration)
         .map_err(|error| Error::host(doing()).with_source(error))?;
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -38,7 +38,7 @@ pub(super) fn main(arguments: &[String]) -> Result<()> {
 }
 
 /// What runc's `spec` gives.
-fn default() -> serde_json::Value {
+fn default() -> Value {
     let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount"];
     if matches!(cgroup::probe(), Ok(cgroup::Layout::Unified(_))) {
         // On v1 programs look for the container's groups by their paths on the host.
@@ -93,4 +93,70 @@ fn default() -> serde_json::Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     })
+}
+
+/// What a user without privileges may do: a user namespace with one user and one group, the
+/// host's network, which needs no device, the host's `/sys`, and no limits.
+fn make_rootless(configuration: &mut Value, uid: u32, gid: u32) {
+    let mapping = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    let linux = &mut configuration["linux"];
+    linux["uidMappings"] = mapping(uid);
+    linux["gidMappings"] = mapping(gid);
+    if let Some(fields) = linux.as_object_mut() {
+        fields.remove("resources");
+    }
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({"type": "user"}));
+    }
+    if let Some(mounts) = configuration["mounts"].as_array_mut() {
+        mounts.retain(|mount| {
+            let destination = mount["destination"].as_str();
+            !destination.is_some_and(|path| path.starts_with("/sys"))
+        });
+        // Such a namespace maps no group but one, so that no file can be given another.
+        for options in mounts
+            .iter_mut()
+            .filter_map(|mount| mount["options"].as_array_mut())
+        {
+            options.retain(|option| option != "gid=5");
+        }
+        mounts.push(json!({
+            "destination": "/sys", "type": "none", "source": "/sys",
+            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rootless_one_asks_for_nothing_that_needs_root() {
+        let mut configuration = default();
+        make_rootless(&mut configuration, 1000, 100);
+        let linux = &configuration["linux"];
+        assert_eq!(linux["uidMappings"][0]["hostID"], 1000);
+        assert_eq!(linux["gidMappings"][0]["hostID"], 100);
+        assert!(linux.get("resources").is_none());
+        let text = configuration.to_string();
+        assert!(
+            !text.contains("network") && !text.contains("gid=5"),
+            "{text}"
+        );
+        assert!(text.contains(r#"{"type":"user"}"#), "{text}");
+        let mounts = configuration["mounts"].as_array().expect("mounts");
+        let sys: Vec<_> = mounts
+            .iter()
+            .filter(|mount| {
+                mount["destination"]
+                    .as_str()
+                    .expect("path")
+                    .starts_with("/sys")
+            })
+            .collect();
+        assert_eq!(sys.len(), 1);
+        assert_eq!(sys[0]["type"], "none");
+    }
 }
