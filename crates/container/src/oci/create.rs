@@ -182,8 +182,21 @@ pub(super) fn create(
         return Err(error);
     }
     container.record.cgroup = group.clone();
-    let made = group
-        .set_device_rules(&devices)
+    if global.rootless && group.is_absent() && !plan.has(libc::CLONE_NEWPID) {
+        log::warn(|| {
+            "the container has neither a cgroup nor a pid namespace of its own. Such \
+             configuration is strongly discouraged, as nothing tells which processes are its own \
+             when it is killed"
+                .into()
+        });
+    }
+    // A device policy is not for an ordinary user to set, who can make no device node in any
+    // namespace, and to whom those of the host are open or not by their modes.
+    let policy = match rustix::process::geteuid().is_root() {
+        true => group.set_device_rules(&devices),
+        false => Ok(()),
+    };
+    let made = policy
         .and_then(|()| group.apply(&settings))
         .and_then(|()| spawn_init(&mut container, &config, plan, workload, &group, options));
     match made {
@@ -223,6 +236,7 @@ fn spawn_init(
         workload,
         cgroup: group.directories().to_vec(),
         cgroup_v2: group.is_v2(),
+        rootless: !rustix::process::geteuid().is_root(),
         listener,
         preserved: options.preserved,
     };

@@ -33,6 +33,8 @@ pub(super) struct CreateTask {
     pub(super) cgroup: Vec<Directory>,
     pub(super) cgroup_v2: bool,
     pub(super) from_host: Option<FromHost>,
+    /// The runtime's user has no privileges.
+    pub(super) rootless: bool,
     /// On which `start` connects.
     pub(super) listener: UnixListener,
     /// None if there is a terminal.
@@ -124,6 +126,10 @@ pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallibl
             .host(|| "place the standard streams".into())?;
     }
     sys::exit_on_signals();
+    if task.rootless {
+        // Or else its own user could not exec in the container until it is started.
+        sys::set_dumpable(true).host(|| "open this process to its user".into())?;
+    }
 
     let channel = await_start(&task.listener)?;
     // Like runc's, these hooks have the variables of the process.
