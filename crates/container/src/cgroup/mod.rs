@@ -11,6 +11,7 @@ mod notification;
 mod path;
 mod sandbox;
 mod setting;
+mod systemd;
 mod v1;
 mod v1_devices;
 mod v2;
@@ -30,6 +31,7 @@ pub(crate) use entrance::OpenEntrance;
 pub use layout::{Hierarchy, Layout};
 pub(crate) use notification::Notice;
 pub(crate) use setting::{Otherwise, Setting};
+pub(crate) use systemd::{Placeholder, Unit};
 pub(crate) use v2::weight as cpu_weight;
 
 /// How long the kernel may take to freeze a group or to let go of its dead processes.
@@ -53,6 +55,9 @@ pub struct Cgroup {
     /// Without the right to make it the group may be missing: the user is not root, and no path
     /// was asked for.
     dispensable: bool,
+    /// The unit by which systemd makes and removes the group.
+    #[serde(default)]
+    unit: Option<Unit>,
     /// Directories above the group, which vanish with the last group in them.
     #[serde(skip)]
     parents: Vec<PathBuf>,
@@ -219,11 +224,14 @@ impl Cgroup {
         for directory in &self.directories {
             gone &= files::remove_empty(&directory.path);
         }
-        if gone {
-            return Ok(());
+        if !gone {
+            self.kill()?;
+            self.remove()?;
         }
-        self.kill()?;
-        self.remove()
+        match &self.unit {
+            Some(unit) => unit.stop(),
+            None => Ok(()),
+        }
     }
 
     /// The group's directory in the hierarchy of v2, where there is one.

@@ -4,6 +4,7 @@
 //! Invariant: what is in a group before the container's first process is not the container's, so
 //! that such a group is not taken.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
@@ -11,7 +12,8 @@ use std::path::{Component, Path, PathBuf};
 use bulkhead_model::{Error, Result};
 
 use super::{
-    Cgroup, DeviceRule, Directory, Hierarchy, Layout, device_filter, files, v1, v1_devices, v2,
+    Cgroup, DeviceRule, Directory, Hierarchy, Layout, Placeholder, Setting, Unit, device_filter,
+    files, v1, v1_devices, v2,
 };
 use crate::failure::Context;
 
@@ -67,6 +69,35 @@ impl Cgroup {
             v2,
             directories,
             dispensable,
+            unit: None,
+            parents: Vec::new(),
+        })
+    }
+
+    /// The group of a unit of systemd.
+    pub(crate) fn at_unit(unit: Unit) -> Result<Self> {
+        let layout = Layout::detect()?;
+        let v2 = matches!(layout, Layout::Unified(_));
+        let group = unit.group()?;
+        if !v2 && unit.is_of_user() {
+            return Err(Error::unsupported(
+                "--systemd-cgroup: cannot use rootless systemd cgroups manager on cgroup v1",
+            ));
+        }
+        let directory = |hierarchy: &Hierarchy, unified| Directory {
+            controllers: hierarchy.controllers.clone(),
+            path: hierarchy.directory_of(&group.to_string_lossy()),
+            unified,
+        };
+        let legacy = layout.hierarchies().chain(layout.others());
+        let mut directories: Vec<Directory> =
+            legacy.map(|hierarchy| directory(hierarchy, v2)).collect();
+        directories.extend(layout.beside().map(|hierarchy| directory(hierarchy, true)));
+        Ok(Self {
+            v2,
+            directories,
+            dispensable: false,
+            unit: Some(unit),
             parents: Vec::new(),
         })
     }
@@ -77,6 +108,7 @@ impl Cgroup {
             v2: false,
             directories: Vec::new(),
             dispensable: true,
+            unit: None,
             parents: Vec::new(),
         }
     }
@@ -140,11 +172,35 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Makes the group. `limited` tells whether it is needed for a limit.
+    /// Makes the group; `annotations` may have properties for its unit. `settings` and `devices`
+    /// are told to systemd, and have to be set afterwards all the same. What is given has to be
+    /// kept until a process is in the group.
     ///
     /// # Errors
     /// Nothing of the group is left then.
-    pub(crate) fn make_at_path(&mut self, limited: bool) -> Result<()> {
+    pub(crate) fn make_at_path(
+        &mut self,
+        settings: &[Setting],
+        devices: &[DeviceRule],
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Option<Placeholder>> {
+        let placeholder = match &mut self.unit {
+            Some(unit) => Some(unit.start(settings, devices, annotations)?),
+            None => None,
+        };
+        if let Err(error) = self.make_directories(!settings.is_empty()) {
+            drop(placeholder);
+            if let Some(unit) = &self.unit {
+                // The first failure is the one to tell about.
+                let _ = unit.stop();
+            }
+            return Err(error);
+        }
+        Ok(placeholder)
+    }
+
+    /// `limited` tells whether the group is needed for a limit.
+    fn make_directories(&mut self, limited: bool) -> Result<()> {
         let mut made = Vec::new();
         let mut denied = Vec::new();
         for (index, directory) in self.directories.iter().enumerate() {
@@ -208,8 +264,30 @@ impl Cgroup {
         }
     }
 
+    /// Lets the user make groups in a group of v2 (cgroups(7), "Cgroups delegation").
+    pub(crate) fn give_to(&self, uid: u32) -> Result<()> {
+        let (Some(directory), Some(_)) = (self.unified().filter(|_| self.v2), &self.unit) else {
+            return Ok(());
+        };
+        let files = fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let files = files.unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads".into());
+        std::os::unix::fs::chown(directory, Some(uid), None)
+            .host(|| format!("give the cgroup to user {uid}"))?;
+        for file in files.lines() {
+            match std::os::unix::fs::chown(directory.join(file), Some(uid), None) {
+                // The kernel lists what any of its controllers may have.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                result => result.host(|| format!("give {file} to user {uid}"))?,
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a device policy into force: nothing but what the rules allow.
     pub(crate) fn set_device_rules(&self, rules: &[DeviceRule]) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.set_devices(rules)?;
+        }
         if self.v2 {
             return match self.unified() {
                 Some(path) => device_filter::attach_rules(path, rules),
@@ -315,7 +393,7 @@ fn make_unified(path: &Path, controlled: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::{Otherwise, Setting};
+    use crate::cgroup::Otherwise;
 
     /// A group in a place where nobody may make a directory.
     fn denied(v2: bool, dispensable: bool) -> Cgroup {
@@ -331,6 +409,7 @@ mod tests {
                 false => vec![directory("pids", false), directory("", true)],
             },
             dispensable,
+            unit: None,
             parents: Vec::new(),
         }
     }
@@ -340,7 +419,7 @@ mod tests {
         for v2 in [false, true] {
             let mut group = denied(v2, true);
             group.check_vacant().expect("vacant");
-            group.make_at_path(false).expect("none is needed");
+            group.make_directories(false).expect("none is needed");
             assert!(group.is_absent());
             group.set_device_rules(&[]).expect("devices");
             group.destroy().expect("destroy");
@@ -351,17 +430,21 @@ mod tests {
 
     #[test]
     fn a_limit_or_a_path_that_was_asked_for_is_missed_by_its_name() {
-        let error = denied(true, true).make_at_path(true).expect_err("a limit");
+        let error = denied(true, true)
+            .make_directories(true)
+            .expect_err("a limit");
         assert!(
             error.to_string().contains("rootless needs no limits"),
             "{error}"
         );
         for v2 in [false, true] {
-            let error = denied(v2, false).make_at_path(false).expect_err("a path");
+            let error = denied(v2, false)
+                .make_directories(false)
+                .expect_err("a path");
             assert!(error.to_string().contains("linux.cgroupsPath"), "{error}");
         }
         let mut group = denied(false, true);
-        group.make_at_path(true).expect("v1 is asked below");
+        group.make_directories(true).expect("v1 is asked below");
         let limit = Setting {
             field: "linux.resources.pids.limit".into(),
             controller: "pids",

@@ -57,6 +57,7 @@ impl Cgroup {
             v2,
             directories: layout.hierarchies().map(directory).collect(),
             dispensable: false,
+            unit: None,
             parents: parents.collect(),
         }
     }

@@ -38,6 +38,11 @@ impl Cgroup {
     /// # Errors
     /// Each names the setting's field; `Unsupported` if its controller or file is not there.
     pub(crate) fn apply(&self, settings: &[Setting]) -> Result<()> {
+        let rounded = match &self.unit {
+            Some(unit) => Some(unit.set(settings)?),
+            None => None,
+        };
+        let settings = rounded.as_deref().unwrap_or(settings);
         let mut again = Vec::new();
         for setting in settings {
             match self.write(setting)? {

@@ -119,6 +119,29 @@ pub(super) fn set_rules(path: &Path, rules: &[DeviceRule]) -> Result<()> {
     Ok(())
 }
 
+/// What is allowed, as systemd has it: specifiers of devices with letters of `rwm`; nothing if all
+/// is but exceptions.
+pub(super) fn allowed(rules: &[DeviceRule]) -> Result<Option<Vec<(String, String)>>> {
+    let policy = Policy::of_rules(rules)?;
+    if policy.allows {
+        return Ok(None);
+    }
+    let specifier = |(kind, major, minor): Devices| {
+        let class = if kind == 'b' { "block" } else { "char" };
+        match (major, minor) {
+            (Some(major), Some(minor)) => Some(format!("/dev/{class}/{major}:{minor}")),
+            (Some(major), None) => Some(format!("{class}-{major}")),
+            (None, None) => Some(format!("{class}-*")),
+            // It has no form of this; the kernel is told of it besides.
+            (None, Some(_)) => None,
+        }
+    };
+    let entries = policy.exceptions.iter();
+    let entries =
+        entries.filter_map(|(devices, access)| Some((specifier(*devices)?, letters(*access))));
+    Ok(Some(entries.collect()))
+}
+
 fn bits(access: &str) -> u8 {
     let bit = |letter| match letter {
         'r' => 1,
@@ -132,12 +155,20 @@ fn bits(access: &str) -> u8 {
 /// As the kernel's files have it.
 fn text((kind, major, minor): Devices, access: u8) -> String {
     let number = |number: Option<u32>| number.map_or("*".into(), |number| number.to_string());
+    format!(
+        "{kind} {}:{} {}",
+        number(major),
+        number(minor),
+        letters(access)
+    )
+}
+
+fn letters(access: u8) -> String {
     let letters = ['r', 'w', 'm'].into_iter().enumerate();
-    let access: String = letters
+    letters
         .filter(|(index, _)| access & 1 << index != 0)
         .map(|(_, letter)| letter)
-        .collect();
-    format!("{kind} {}:{} {access}", number(major), number(minor))
+        .collect()
 }
 
 #[cfg(test)]
@@ -168,6 +199,17 @@ mod tests {
         assert_eq!(policy, Policy::of_list("c 1:3 rwm\nc 1:5 rm\n"));
         let everything = Policy::of_list("a *:* rwm\n");
         assert!(everything.allows && everything.exceptions.is_empty());
+    }
+
+    #[test]
+    fn systemd_has_specifiers() {
+        let rules = [rule(true, 'c', Some(3), "rwm"), rule(true, 'b', None, "r")];
+        let allowed = allowed(&rules).expect("rules").expect("a list");
+        let pair = |(first, second): (&str, &str)| (first.to_owned(), second.to_owned());
+        assert_eq!(
+            allowed,
+            [("block-1", "r"), ("/dev/char/1:3", "rwm")].map(pair)
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_model::{Error, Result};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Unit};
 use crate::channel::{Channel, Order, Report};
 use crate::config::Workload;
 use crate::failure::Context;
@@ -155,7 +155,12 @@ pub(super) fn create(
     }
     let path = config.linux.cgroups_path.as_deref();
     let path = path.filter(|path| !path.is_empty());
-    let mut group = Cgroup::at_path(path, id, global.rootless)?;
+    let mut group = if global.systemd {
+        let user = !rustix::process::geteuid().is_root();
+        Cgroup::at_unit(Unit::new(path, id, user)?)?
+    } else {
+        Cgroup::at_path(path, id, global.rootless)?
+    };
     group.check_vacant()?;
     let settings = resources::settings(&config.linux.resources, group.is_v2())?;
     let devices = resources::device_rules(&config.linux.resources.devices)?;
@@ -177,10 +182,9 @@ pub(super) fn create(
             config: raw,
         },
     )?;
-    if let Err(error) = group.make_at_path(!settings.is_empty()) {
-        container.remove();
-        return Err(error);
-    }
+    let placeholder = group
+        .make_at_path(&settings, &devices, &config.annotations)
+        .inspect_err(|_| container.remove())?;
     container.record.cgroup = group.clone();
     if global.rootless && group.is_absent() && !plan.has(libc::CLONE_NEWPID) {
         log::warn(|| {
@@ -198,7 +202,12 @@ pub(super) fn create(
     };
     let made = policy
         .and_then(|()| group.apply(&settings))
+        .and_then(|()| match group_owner(&config) {
+            Some(uid) => group.give_to(uid),
+            None => Ok(()),
+        })
         .and_then(|()| spawn_init(&mut container, &config, plan, workload, &group, options));
+    drop(placeholder);
     match made {
         Ok(terminal) => Ok(Created {
             container,
@@ -212,6 +221,32 @@ pub(super) fn create(
             Err(error)
         }
     }
+}
+
+/// The user on the host to whom a container's group belongs that it may write to: who its process
+/// is.
+fn group_owner(config: &Config) -> Option<u32> {
+    let own = config
+        .linux
+        .namespaces
+        .iter()
+        .any(|namespace| namespace.kind == "cgroup" && namespace.path.is_none());
+    let writable = config.mounts.iter().any(|mount| {
+        mount.kind.as_deref() == Some("cgroup")
+            && !mount.options.iter().any(|option| option == "ro")
+    });
+    let uid = config.process.as_ref()?.user.uid;
+    if !own || !writable {
+        return None;
+    }
+    if config.linux.uid_mappings.is_empty() {
+        return Some(uid);
+    }
+    let mut mappings = config.linux.uid_mappings.iter();
+    mappings.find_map(|mapping| {
+        let offset = uid.checked_sub(mapping.container_id)?;
+        (offset < mapping.size).then(|| mapping.host_id.checked_add(offset))?
+    })
 }
 
 fn spawn_init(

@@ -72,6 +72,8 @@ const DEFAULT_ROOT: &str = "/run/bulkhead-oci";
 #[derive(Debug)]
 struct Global {
     root: PathBuf,
+    /// The container's group is a unit of systemd.
+    systemd: bool,
     /// The root is not the one that is always there.
     root_given: bool,
     /// A group that cannot be made for want of permission is done without where nothing was asked
@@ -93,12 +95,6 @@ const GLOBAL: &[Flag] = &[
 
 impl Global {
     fn new(arguments: &Arguments) -> Result<Self> {
-        if arguments.is_set("systemd-cgroup") {
-            return Err(Error::unsupported(
-                "--systemd-cgroup is not supported by this version of Bulkhead: leave it out, \
-                 and use cgroupfs as the cgroup driver",
-            ));
-        }
         let ordinary = !rustix::process::geteuid().is_root();
         let rootless = match arguments.value("rootless").unwrap_or("auto") {
             "auto" => ordinary || !in_initial_user_namespace(),
@@ -111,6 +107,7 @@ impl Global {
             return Err(Error::invalid("--root: it is empty: name a directory"));
         }
         Ok(Self {
+            systemd: arguments.is_set("systemd-cgroup"),
             root: root.map_or_else(|| default_root(ordinary), PathBuf::from),
             root_given: root.is_some(),
             rootless,

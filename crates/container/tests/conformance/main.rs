@@ -13,6 +13,7 @@ mod isolation;
 mod oci;
 mod oci_cgroups;
 mod oci_config;
+mod oci_systemd;
 mod rootless;
 mod settings;
 mod user_namespaces;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("oci_cgroups", oci_cgroups::SCENARIOS),
         ("command_line", command_line::SCENARIOS),
         ("oci_config", oci_config::SCENARIOS),
+        ("oci_systemd", oci_systemd::SCENARIOS),
         ("rootless", rootless::SCENARIOS),
         ("user_namespaces", user_namespaces::SCENARIOS),
     ];
