@@ -60,11 +60,21 @@ pub(crate) fn launch(
     extra: Vec<OwnedFd>,
     channel: Channel,
 ) -> ! {
-    let number = FIRST + extra.len() as i32;
-    let Err(error) = become_workload(workload, user, streams, extra, channel);
-    // The channel is at its number by now, whatever happened.
-    let channel = Channel::from_descriptor(sys::inherited(number));
-    let _ = channel.send(&Report::Failed(error.into()), &[]);
+    // Above all numbers that are about to be overwritten: it has to tell of whatever fails.
+    let above = FIRST + extra.len() as i32;
+    let (channel, failure) = match rustix::io::fcntl_dupfd_cloexec(&channel, above) {
+        Ok(raised) => {
+            let raised = Channel::from_descriptor(raised);
+            drop(channel);
+            let Err(error) = become_workload(workload, user, streams, extra, &raised);
+            (raised, error)
+        }
+        Err(error) => (
+            channel,
+            Error::host("place the standard streams").with_source(std::io::Error::from(error)),
+        ),
+    };
+    let _ = channel.send(&Report::Failed(failure.into()), &[]);
     sys::exit_now(1)
 }
 
@@ -73,7 +83,7 @@ fn become_workload(
     user: &ResolvedUser,
     streams: Streams,
     extra: Vec<OwnedFd>,
-    channel: Channel,
+    channel: &Channel,
 ) -> Result<Infallible> {
     let has_terminal = matches!(streams, Streams::Terminal(_));
     place_descriptors(streams, extra, channel)?;
@@ -106,15 +116,13 @@ fn become_workload(
     Err(execute(workload, arguments, environment))
 }
 
-/// stdin, stdout and stderr at 0 to 2, what was asked for above them, then the channel until
-/// exec, and nothing else: whatever was inherited is gone (CVE-2024-21626).
-fn place_descriptors(streams: Streams, extra: Vec<OwnedFd>, channel: Channel) -> Result<()> {
+/// stdin, stdout and stderr at 0 to 2, what was asked for above them, the channel until exec, and
+/// nothing else: whatever was inherited is gone (CVE-2024-21626).
+fn place_descriptors(streams: Streams, extra: Vec<OwnedFd>, channel: &Channel) -> Result<()> {
     let doing = || "place the standard streams".to_owned();
-    // Above all numbers that are about to be overwritten.
-    let above = 100 + extra.len() as i32;
+    let first = FIRST + extra.len() as i32;
     let high =
-        |descriptor: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(descriptor, above).host(doing);
-    let copy = high(&channel.into_descriptor())?;
+        |descriptor: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(descriptor, first).host(doing);
     let mut copies: Vec<OwnedFd> = match &streams {
         Streams::Pipes(pipes) => pipes.iter().map(high).collect::<Result<_>>()?,
         Streams::Terminal(slave) => (0..3).map(|_| high(slave)).collect::<Result<_>>()?,
@@ -126,11 +134,9 @@ fn place_descriptors(streams: Streams, extra: Vec<OwnedFd>, channel: Channel) ->
     for (number, stream) in copies.iter().enumerate() {
         sys::duplicate_to(stream.as_fd(), number as i32, false).host(doing)?;
     }
-    let channel = copies.len() as i32;
-    sys::duplicate_to(copy.as_fd(), channel, true).host(doing)?;
     // Closed with all others, and not once more when they would be dropped.
-    std::mem::forget((copy, copies));
-    sys::close_from(channel as u32 + 1, false).host(|| "close all other descriptors".into())
+    std::mem::forget(copies);
+    sys::close_all_but(first as u32, channel.as_fd()).host(|| "close all other descriptors".into())
 }
 
 /// Gives the streams to the user, who otherwise could not open `/dev/stdout` again.

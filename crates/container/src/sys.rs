@@ -191,6 +191,16 @@ pub(crate) fn close_from(first: u32, only_on_exec: bool) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
+/// Closes all descriptors from `first` on but `kept`, which is one of them.
+pub(crate) fn close_all_but(first: u32, kept: BorrowedFd<'_>) -> io::Result<()> {
+    let kept = kept.as_raw_fd() as u32;
+    if kept > first {
+        // SAFETY: as in `close_from`; `kept` is outside the range.
+        check(unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) })?;
+    }
+    close_from(kept + 1, false)
+}
+
 /// Puts `source` at the descriptor number `target`, inherited over exec unless `on_exec`.
 pub(crate) fn duplicate_to(
     source: BorrowedFd<'_>,

@@ -209,6 +209,10 @@ impl Cgroup {
             } else {
                 make_legacy(directory)
             };
+            if result.is_err() {
+                // It may have failed after the directory was made.
+                files::remove_empty(&directory.path);
+            }
             match result {
                 Ok(()) => made.push(&directory.path),
                 // Nothing is limited through these.

@@ -13,7 +13,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bulkhead_model::{Error, Result};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
@@ -22,6 +23,7 @@ use crate::failure::Context;
 use super::config::{Config, Namespace};
 
 const STATE: &str = "state.json";
+const TEMPORARY: &str = ".state.json";
 const SOCKET: &str = "start.sock";
 
 /// The status of a container; runtime.md, "State", and runc's `paused`.
@@ -113,7 +115,10 @@ impl Container {
             result => result.host(|| format!("make {}", directory.display()))?,
         }
         let container = Self { directory, record };
-        container.save().inspect_err(|_| container.remove())?;
+        container.save().inspect_err(|_| {
+            // The failure itself is the one to tell about.
+            let _ = container.remove();
+        })?;
         Ok(container)
     }
 
@@ -136,7 +141,7 @@ impl Container {
 
     pub(super) fn save(&self) -> Result<()> {
         let path = self.directory.join(STATE);
-        let temporary = self.directory.join(".state.json");
+        let temporary = self.directory.join(TEMPORARY);
         let doing = || format!("write {}", path.display());
         let text = serde_json::to_vec(&self.record)
             .map_err(|error| Error::host(doing()).with_source(error))?;
@@ -145,8 +150,8 @@ impl Container {
     }
 
     /// Removes the directory; what fails is found again by the next delete.
-    pub(super) fn remove(&self) {
-        let _ = fs::remove_dir_all(&self.directory);
+    pub(super) fn remove(&self) -> Result<()> {
+        remove(&self.directory)
     }
 
     pub(super) fn config(&self) -> Result<Config> {
@@ -222,6 +227,46 @@ impl Container {
 
     pub(super) fn remove_socket(&self) {
         let _ = fs::remove_file(self.directory.join(SOCKET));
+    }
+}
+
+/// Removes a container's directory, needing no descriptor for it: there may be none left. The state
+/// goes last, so that it tells of what is there until nothing is.
+pub(super) fn remove(directory: &Path) -> Result<()> {
+    let doing = || format!("remove {}", directory.display());
+    for name in [TEMPORARY, SOCKET, STATE] {
+        match fs::remove_file(directory.join(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => result.host(doing)?,
+        }
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+            fs::remove_dir_all(directory).host(doing)
+        }
+        result => result.host(doing),
+    }
+}
+
+/// Keeps others from deleting a container as long as the descriptor is open; `None` if there is
+/// none of that name.
+pub(super) fn lock(root: &Path, id: &str) -> Result<Option<OwnedFd>> {
+    check_id(id)?;
+    let path = root.join(id);
+    let doing = || format!("lock {}", path.display());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match rustix::fs::open(&path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        result => result.host(doing)?,
+    };
+    rustix::io::retry_on_intr(|| flock(&directory, FlockOperation::LockExclusive)).host(doing)?;
+    // While we waited it may have been removed, and one of that name been made anew.
+    let ours = fstat(&directory).host(doing)?;
+    match rustix::fs::lstat(&path) {
+        Ok(now) if (now.st_dev, now.st_ino) == (ours.st_dev, ours.st_ino) => Ok(Some(directory)),
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error).host(doing),
     }
 }
 

@@ -1,9 +1,8 @@
 //! `create`: everything up to the program's start.
 
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bulkhead_model::{Error, Result};
 
@@ -21,7 +20,7 @@ use super::mount_maker::Maker;
 use super::plan::Plan;
 use super::setup::{self, CreateTask};
 use super::user_namespace::Mappings;
-use super::{Global, fork, hooks, namespaces, process, resources, terminal};
+use super::{Global, fork, hooks, namespaces, pid_file, process, resources, terminal};
 
 pub(super) const FLAGS: &[Flag] = &[
     option("bundle", Some('b')),
@@ -184,7 +183,10 @@ pub(super) fn create(
     )?;
     let placeholder = group
         .make_at_path(&settings, &devices, &config.annotations)
-        .inspect_err(|_| container.remove())?;
+        .inspect_err(|_| {
+            // The first failure is the one to tell about.
+            let _ = container.remove();
+        })?;
     container.record.cgroup = group.clone();
     if global.rootless && group.is_absent() && !plan.has(libc::CLONE_NEWPID) {
         log::warn(|| {
@@ -214,10 +216,13 @@ pub(super) fn create(
             terminal,
         }),
         Err(error) => {
-            // The first failure is the one to tell about.
-            let _ = group.destroy();
+            // The first failure is the one to tell about. By its state the next delete finds what
+            // cannot be removed.
+            let destroyed = group.destroy();
             container.unmount_unfinished();
-            container.remove();
+            if destroyed.is_ok() {
+                let _ = container.remove();
+            }
             Err(error)
         }
     }
@@ -304,7 +309,7 @@ fn spawn_init(
                 terminal::deliver_pidfd(pid, path)?;
             }
             if let Some(path) = &options.pid_file {
-                write_pid_file(path, pid)?;
+                pid_file::write(path, pid)?;
             }
             Ok(kept)
         })
@@ -369,13 +374,4 @@ pub(super) fn standard_streams(workload: &Workload) -> Result<Option<[OwnedFd; 3
     }
     let copy = |number: i32| sys::duplicate(number).host(|| format!("copy descriptor {number}"));
     Ok(Some([copy(0)?, copy(1)?, copy(2)?]))
-}
-
-/// Written whole and renamed, as others watch it.
-pub(super) fn write_pid_file(path: &Path, pid: u32) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}"));
-    fs::write(&temporary, pid.to_string())
-        .and_then(|()| fs::rename(&temporary, path))
-        .host(|| format!("write the pid file {}", path.display()))
 }

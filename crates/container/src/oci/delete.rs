@@ -1,6 +1,7 @@
 //! `delete`: removes what a stopped container holds; with `--force` whatever its state is.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use bulkhead_model::{Error, ErrorKind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -10,7 +11,7 @@ use crate::failure::Context;
 use crate::sys;
 
 use super::arguments::{Arguments, Flag, flag};
-use super::container::{Container, Status, start_time};
+use super::container::{self, Container, Status, start_time};
 use super::{Global, hooks};
 
 pub(super) const FLAGS: &[Flag] = &[flag("force", Some('f'))];
@@ -25,11 +26,15 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     let arguments = Arguments::parse(arguments, FLAGS)?;
     let force = arguments.is_set("force");
     let id = arguments.only_container()?;
+    // Two deletes at once must not run the hooks twice, nor remove what a create has made anew.
+    let lock = container::lock(&global.root, id)?;
     let container = match Container::load(&global.root, id) {
         Err(error) if force && error.kind() == ErrorKind::NotFound => {
             // A directory without a state is what a kill in the middle of a create leaves.
-            let _ = std::fs::remove_dir_all(global.root.join(id));
-            return Ok(());
+            return match lock {
+                Some(_) => container::remove(&global.root.join(id)),
+                None => Ok(()),
+            };
         }
         result => result?,
     };
@@ -46,8 +51,23 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     destroy(&container)
 }
 
+/// Removes a container of our own making, unless somebody else has done so.
+pub(super) fn destroy_own(root: &Path, container: &Container) -> Result<()> {
+    let id = &container.record.id;
+    let Some(_lock) = container::lock(root, id)? else {
+        return Ok(());
+    };
+    let process = |container: &Container| (container.record.pid, container.record.start_time);
+    match Container::load(root, id) {
+        Ok(now) if process(&now) == process(container) => destroy(container),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Kills what runs and removes everything.
-pub(super) fn destroy(container: &Container) -> Result<()> {
+fn destroy(container: &Container) -> Result<()> {
     end_init(container)?;
     container.cgroup().destroy()?;
     if container.record.pid == 0 {
@@ -60,7 +80,7 @@ pub(super) fn destroy(container: &Container) -> Result<()> {
         &hooks,
         &container.state(Status::Stopped).to_json()?,
     );
-    container.remove();
+    container.remove()?;
     hooked
 }
 

@@ -16,9 +16,9 @@ use crate::{log, spawn};
 use super::arguments::{Arguments, Flag, flag, option};
 use super::config::{self, Config, Process};
 use super::container::{Container, Status, start_time};
-use super::create::{path, preserved, ready, standard_streams, write_pid_file};
+use super::create::{path, preserved, ready, standard_streams};
 use super::setup::{self, ExecTask};
-use super::{Global, foreground, fork, namespaces, process, start, terminal};
+use super::{Global, foreground, fork, namespaces, pid_file, process, start, terminal};
 
 pub(super) const FLAGS: &[Flag] = &[
     option("console-socket", None),
@@ -123,7 +123,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         log::debug(|| format!("child process in init(): {pid}"));
         let kept = terminal::deliver(ready(&channel)?.pop(), socket.as_deref())?;
         if let Some(path) = path(&arguments, "pid-file") {
-            write_pid_file(&path, pid)?;
+            pid_file::write(&path, pid)?;
         }
         if let Some(path) = path(&arguments, "pidfd-socket") {
             terminal::deliver_pidfd(pid, &path)?;

@@ -30,6 +30,7 @@ mod mount_maker;
 mod mount_options;
 mod namespaces;
 mod pause;
+mod pid_file;
 mod plan;
 mod process;
 mod ps;

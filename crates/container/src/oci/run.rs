@@ -30,7 +30,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     }
     if let Err(error) = start::start(&container) {
         // The first failure is the one to tell about.
-        let _ = delete::destroy(&container);
+        let _ = delete::destroy_own(&global.root, &container);
         return Err(error);
     }
     if detached {
@@ -38,7 +38,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     }
     let code = foreground::wait(container.record.pid, created.terminal);
     if !arguments.is_set("keep") {
-        delete::destroy(&container)?;
+        delete::destroy_own(&global.root, &container)?;
     }
     code
 }

@@ -193,7 +193,10 @@ fn await_start(listener: &UnixListener) -> Result<Channel> {
     loop {
         let (connection, _) = listener.accept().host(|| "wait for start".into())?;
         let channel = Channel::from_descriptor(connection.into());
-        if let Ok(Some((Order::Start, _))) = channel.receive::<Order>() {
+        // The answer tells the end of file that is to come from the one of a process that has died.
+        if let Ok(Some((Order::Start, _))) = channel.receive::<Order>()
+            && channel.send(&Report::Ready, &[]).is_ok()
+        {
             return Ok(channel);
         }
     }

@@ -47,6 +47,11 @@ pub(super) fn start(container: &Container) -> Result<()> {
     drop(directory);
     let channel = Channel::from_descriptor(stream.into());
     channel.send(&Order::Start, &[])?;
+    if channel.report()?.is_none() {
+        return Err(Error::host(
+            "the container's init died before it could start the program",
+        ));
+    }
     // End of file: the program has been executed.
     let config = container.config()?;
     channel.report().map_err(|error| {

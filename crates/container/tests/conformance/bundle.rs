@@ -5,10 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
 use crate::support::{Host, cgroup_parent, layer};
+
+/// How many bundles there are in this process.
+static LIVING: AtomicUsize = AtomicUsize::new(0);
 
 /// A bundle with one container, gone with the value.
 pub struct Bundle {
@@ -21,6 +25,7 @@ pub struct Bundle {
 impl Bundle {
     /// A container that runs these arguments.
     pub fn new(host: &Host, args: &[&str]) -> Self {
+        LIVING.fetch_add(1, Ordering::Relaxed);
         let directory = host.fresh("bundle");
         let rootfs = directory.join("rootfs");
         fs::create_dir(&rootfs).expect("rootfs");
@@ -159,7 +164,10 @@ impl Bundle {
 impl Drop for Bundle {
     fn drop(&mut self) {
         let _ = self.command(&["delete", "--force", &self.id]).output();
-        remove_cgroup_parent();
+        // Another's create may be about to use it.
+        if LIVING.fetch_sub(1, Ordering::Relaxed) == 1 {
+            remove_cgroup_parent();
+        }
     }
 }
 

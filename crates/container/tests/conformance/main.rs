@@ -10,6 +10,7 @@ mod support;
 
 mod host;
 mod isolation;
+mod leaks;
 mod oci;
 mod oci_cgroups;
 mod oci_config;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             return bulkhead_container::init_main(arguments);
         }
         Some(argument) if argument == "oci" => return bulkhead_container::oci_main(arguments),
+        Some(argument) if argument == "watched" => return leaks::watched(arguments),
         Some(argument) if argument == "hold" => return host::hold(arguments),
         _ => {}
     }
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         ("oci_systemd", oci_systemd::SCENARIOS),
         ("rootless", rootless::SCENARIOS),
         ("user_namespaces", user_namespaces::SCENARIOS),
+        ("leaks", leaks::SCENARIOS),
     ];
     let own = own.into_iter().flat_map(|(group, scenarios)| {
         scenarios.iter().map(move |(name, scenario)| {
