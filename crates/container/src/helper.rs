@@ -42,6 +42,12 @@ fn run(channel: &Channel) -> Result<()> {
     let Some((task, mut descriptors)) = channel.receive::<Task>()? else {
         return Err(Error::channel("the runtime ended before it gave a task"));
     };
+    // Through the host's procfs: once the container's mounts are joined, `/proc` may be a decoy of
+    // its making (CVE-2025-52881).
+    set_oom_score(match &task {
+        Task::Create(create) => &create.workload,
+        Task::Exec(workload) => workload,
+    })?;
     let flags = match &task {
         Task::Create(create) => namespaces::clone_flags(&create.spec.network),
         Task::Exec(_) => {
@@ -90,7 +96,6 @@ fn create(
         cgroup_mounts,
     } = task;
     rustix::process::umask(Mode::empty());
-    set_oom_score(&workload)?;
     namespaces::set_up(&spec.hostname, &spec.network)?;
     let root = rootfs::mount_root(&spec.root)?;
     let system = mounts::mount_system(&root, &spec, &cgroup_mounts)?;
@@ -134,7 +139,6 @@ fn exec(
     channel: Channel,
 ) -> Result<std::convert::Infallible> {
     rustix::process::umask(Mode::empty());
-    set_oom_score(&workload)?;
     let root = Root::open("/".as_ref())?;
     root.directory(&workload.process.cwd)?;
     let user = launch::resolve_user(&root, &workload)?;

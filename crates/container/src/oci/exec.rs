@@ -183,15 +183,10 @@ fn process_of(
         process.no_new_privileges = arguments.is_set("no-new-privs");
     }
     if let Some(user) = arguments.value("user") {
-        let number = |text: &str| -> Result<u32> {
-            // No signs and no spaces, as `parse` would take a plus (CVE-2026-30892).
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            let number = digits.then(|| text.parse().ok()).flatten();
-            number
-                .filter(|number| *number <= i32::MAX as u32)
-                .ok_or_else(|| {
-                    Error::invalid(format!("--user: '{user}' is not UID or UID:GID in numbers"))
-                })
+        let number = |text| {
+            identifier(text).ok_or_else(|| {
+                Error::invalid(format!("--user: '{user}' is not UID or UID:GID in numbers"))
+            })
         };
         match user.split_once(':') {
             Some((uid, gid)) => {
@@ -201,9 +196,8 @@ fn process_of(
         }
     }
     for gid in arguments.all("additional-gids") {
-        let gid = gid
-            .parse()
-            .map_err(|_| Error::invalid(format!("--additional-gids: '{gid}' is no number")))?;
+        let gid = identifier(gid)
+            .ok_or_else(|| Error::invalid(format!("--additional-gids: '{gid}' is no number")))?;
         process.user.additional_gids.push(gid);
     }
     // Nothing becomes inheritable or ambient by exec (CVE-2022-27650).
@@ -214,6 +208,14 @@ fn process_of(
         }
     }
     Ok(process)
+}
+
+/// The number of a user or group: no signs and no spaces, as `parse` would take a plus
+/// (CVE-2026-30892).
+fn identifier(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| text.parse().ok()).flatten();
+    number.filter(|number| *number <= i32::MAX as u32)
 }
 
 /// The container's group, or what `--cgroup [CONTROLLER,…:]PATH` names below it.

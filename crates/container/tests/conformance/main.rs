@@ -8,6 +8,7 @@ mod command_line;
 mod schema;
 mod support;
 
+mod checklist;
 mod host;
 mod isolation;
 mod leaks;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             return bulkhead_container::init_main(arguments);
         }
         Some(argument) if argument == "oci" => return bulkhead_container::oci_main(arguments),
+        Some(argument) if argument == "linger" => return checklist::linger(),
         Some(argument) if argument == "watched" => return leaks::watched(arguments),
         Some(argument) if argument == "hold" => return host::hold(arguments),
         _ => {}
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         ("oci_systemd", oci_systemd::SCENARIOS),
         ("rootless", rootless::SCENARIOS),
         ("user_namespaces", user_namespaces::SCENARIOS),
+        ("checklist", checklist::SCENARIOS),
         ("leaks", leaks::SCENARIOS),
     ];
     let own = own.into_iter().flat_map(|(group, scenarios)| {

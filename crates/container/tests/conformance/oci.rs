@@ -18,7 +18,6 @@ pub const SCENARIOS: &[HostScenario] = &[
     ("the_state_is_what_the_schema_asks_for", state_schema),
     ("features_are_what_the_schema_asks_for", features),
     ("exec_joins_the_container", exec),
-    ("exec_takes_odd_users_for_what_they_are", exec_users),
     ("list_knows_three_formats", list),
     ("ps_lists_the_containers_processes", ps),
     ("pause_and_resume", pause),
@@ -33,10 +32,6 @@ pub const SCENARIOS: &[HostScenario] = &[
     ("a_terminal_goes_to_the_console_socket", console_socket),
     ("descriptors_are_passed_only_when_asked_for", descriptors),
     ("a_foreground_run_passes_signals_on", signals),
-    (
-        "delete_force_removes_what_a_killed_create_left",
-        killed_create,
-    ),
 ];
 
 fn run(host: &Host) {
@@ -162,40 +157,6 @@ fn exec(host: &Host) {
             .iter()
             .any(|number| number.as_u64() == pid.parse().ok())
     );
-}
-
-fn exec_users(host: &Host) {
-    let bundle = Bundle::new(host, &["sleep", "1000"]);
-    bundle.start();
-    let exec = |user: &str| {
-        bundle.run(&[
-            "exec",
-            "--user",
-            user,
-            &bundle.id,
-            "sh",
-            "-c",
-            "id -u; id -g",
-        ])
-    };
-    assert_eq!(exec("7:8").output(), "7\n8\n");
-    for user in [
-        "",
-        "-1",
-        "+0",
-        "0x0",
-        "1000 ",
-        "7:",
-        ":7",
-        "7:8:9",
-        "4294967296",
-        "root",
-        "4294967295",
-    ] {
-        let answer = exec(user);
-        assert_eq!(answer.code, 255, "'{user}' was taken: {}", answer.out);
-        assert!(answer.err.contains("--user"), "{}", answer.err);
-    }
 }
 
 fn list(host: &Host) {
@@ -481,22 +442,4 @@ fn signals(host: &Host) {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal");
     assert_eq!(child.wait().expect("wait").code(), Some(42));
     bundle.assert_gone();
-}
-
-fn killed_create(host: &Host) {
-    for delay in [1, 4, 8, 15, 25, 40] {
-        let bundle = Bundle::new(host, &["sleep", "1000"]);
-        bundle.write();
-        let mut create = bundle.command(&["create", &bundle.id]);
-        let mut child = create
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("create");
-        std::thread::sleep(std::time::Duration::from_millis(delay));
-        child.kill().expect("kill");
-        child.wait().expect("wait");
-        bundle.run(&["delete", "--force", &bundle.id]).output();
-        bundle.assert_gone();
-    }
 }
