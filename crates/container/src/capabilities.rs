@@ -45,26 +45,6 @@ impl CapabilitySet {
         let (add, drop) = (&security.capabilities_add, &security.capabilities_drop);
         selected(add, drop, available.0).map(Self)
     }
-
-    /// The capabilities of these names, with or without `CAP_`.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a name that is no capability, `Unsupported` for one that this process
-    /// does not have itself.
-    pub(crate) fn named(names: &[String], available: Self) -> Result<Self> {
-        let (all, bits) = parse(names)?;
-        if all {
-            return Ok(available);
-        }
-        let missing = bits & !available.0;
-        if missing != 0 {
-            return Err(Error::unsupported(format!(
-                "CAP_{} is not available to Bulkhead itself on this host",
-                NAMES[missing.trailing_zeros() as usize]
-            )));
-        }
-        Ok(Self(bits))
-    }
 }
 
 /// The five sets of a process (capabilities(7)).

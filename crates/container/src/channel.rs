@@ -40,6 +40,8 @@ pub(crate) enum Report {
     /// The new process, by its number on the host.
     Cloned(u32),
     Ready,
+    /// The filter is installed, with a listener at this descriptor of the process's.
+    Listening(i32),
     Failed(Failure),
 }
 
@@ -154,6 +156,41 @@ impl Channel {
             Some((Report::Failed(failure), _)) => Err(failure.into()),
             other => Ok(other),
         }
+    }
+
+    /// Sends by one write(2) and no other call: what else a filter lets through is not known.
+    pub(crate) fn write(&self, message: &impl Serialize) -> Result<()> {
+        let body = serde_json::to_vec(message)
+            .map_err(|error| Error::channel("write a message to the runtime").with_source(error))?;
+        let mut text = (body.len() as u32).to_le_bytes().to_vec();
+        text.extend(body);
+        let mut rest = text.as_slice();
+        while !rest.is_empty() {
+            let written =
+                rustix::io::write(&self.0, rest).host(|| "write to the runtime".into())?;
+            rest = &rest[written..];
+        }
+        Ok(())
+    }
+
+    /// As [`Self::await_order`], by read(2) and no other call.
+    pub(crate) fn await_order_by_read(&self) -> Result<()> {
+        let mut length = [0; 4];
+        self.read(&mut length)?;
+        let mut body = vec![0; u32::from_le_bytes(length).min(MAXIMUM_MESSAGE) as usize];
+        self.read(&mut body)
+    }
+
+    fn read(&self, mut buffer: &mut [u8]) -> Result<()> {
+        while !buffer.is_empty() {
+            match rustix::io::read(&self.0, &mut *buffer) {
+                Ok(0) | Err(rustix::io::Errno::CONNRESET) => crate::sys::exit_now(1),
+                Ok(read) => buffer = &mut buffer[read..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error).host(|| "read from the runtime".into()),
+            }
+        }
+        Ok(())
     }
 
     /// Blocks until the runtime gives an order; whoever waits for a dead runtime exits.

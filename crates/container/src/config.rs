@@ -5,7 +5,9 @@ use std::ffi::CString;
 use bulkhead_model::{Error, ProcessSpec, Resources, Result, SandboxSpec, Security};
 use serde::{Deserialize, Serialize};
 
+use crate::attributes::Attributes;
 use crate::capabilities::{CapabilitySet, CapabilitySets};
+use crate::labels::Labels;
 use crate::seccomp::{self, Filter};
 
 /// The first message to a helper.
@@ -44,6 +46,8 @@ pub(crate) struct Workload {
     pub(crate) new_keyring: bool,
     /// It is not in the host's user namespace.
     pub(crate) in_user_namespace: bool,
+    pub(crate) attributes: Attributes,
+    pub(crate) labels: Labels,
 }
 
 /// A user by numbers.
@@ -89,6 +93,8 @@ impl Workload {
             tied: true,
             new_keyring: true,
             in_user_namespace: false,
+            attributes: Attributes::default(),
+            labels: Labels::default(),
         })
     }
 }

@@ -129,7 +129,7 @@ fn create(
     rootfs::enter(&root, spec.root.read_only)?;
     channel.send(&Report::Ready, &[])?;
     channel.await_order()?;
-    launch::launch(&workload, &user, streams, Vec::new(), channel)
+    launch::launch(&workload, &user, streams, Vec::new(), channel, || Ok(()))
 }
 
 /// Goes on as one more process of a running container, in whose namespaces we are.
@@ -156,7 +156,7 @@ fn exec(
     };
     channel.send(&Report::Ready, &[])?;
     channel.await_order()?;
-    launch::launch(&workload, &user, streams, Vec::new(), channel)
+    launch::launch(&workload, &user, streams, Vec::new(), channel, || Ok(()))
 }
 
 pub(crate) fn set_oom_score(workload: &Workload) -> Result<()> {

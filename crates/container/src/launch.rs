@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use bulkhead_model::user::{self, ResolvedUser};
 use bulkhead_model::{Error, ErrorKind, Result};
@@ -19,6 +19,7 @@ use crate::config::Workload;
 use crate::failure::Context;
 use crate::reaper;
 use crate::resolve::Root;
+use crate::seccomp::Filter;
 use crate::sys::{self, StringVector};
 
 /// Where the search for a program goes without a `PATH`, as Docker sets it.
@@ -52,13 +53,15 @@ pub(crate) fn resolve_user(root: &Root, workload: &Workload) -> Result<ResolvedU
 }
 
 /// Becomes the workload, with `extra` at the descriptors 3 and above; whatever fails is reported
-/// over the channel.
+/// over the channel. `before` is what is still to be done as the workload's user, under its
+/// filter.
 pub(crate) fn launch(
     workload: &Workload,
     user: &ResolvedUser,
     streams: Streams,
     extra: Vec<OwnedFd>,
     channel: Channel,
+    before: impl FnOnce() -> Result<()>,
 ) -> ! {
     // Above all numbers that are about to be overwritten: it has to tell of whatever fails.
     let above = FIRST + extra.len() as i32;
@@ -66,7 +69,7 @@ pub(crate) fn launch(
         Ok(raised) => {
             let raised = Channel::from_descriptor(raised);
             drop(channel);
-            let Err(error) = become_workload(workload, user, streams, extra, &raised);
+            let Err(error) = become_workload(workload, user, streams, extra, &raised, before);
             (raised, error)
         }
         Err(error) => (
@@ -74,7 +77,7 @@ pub(crate) fn launch(
             Error::host("place the standard streams").with_source(std::io::Error::from(error)),
         ),
     };
-    let _ = channel.send(&Report::Failed(failure.into()), &[]);
+    let _ = channel.write(&Report::Failed(failure.into()));
     sys::exit_now(1)
 }
 
@@ -84,6 +87,7 @@ fn become_workload(
     streams: Streams,
     extra: Vec<OwnedFd>,
     channel: &Channel,
+    before: impl FnOnce() -> Result<()>,
 ) -> Result<Infallible> {
     let has_terminal = matches!(streams, Streams::Terminal(_));
     place_descriptors(streams, extra, channel)?;
@@ -96,24 +100,42 @@ fn become_workload(
     if workload.new_keyring {
         sys::new_session_keyring().host(|| "start a session keyring".into())?;
     }
-    for limit in &workload.limits {
-        sys::set_resource_limit(limit.resource, limit.soft, limit.hard).host(|| {
-            format!(
-                "set the ulimit {} to {}:{}: raising a hard limit needs CAP_SYS_RESOURCE",
-                limit.name, limit.soft, limit.hard
-            )
-        })?;
-    }
-    rustix::process::umask(Mode::from_raw_mode(workload.umask));
-    change_directory(&workload.process.cwd)?;
     let arguments = strings(workload.process.args.iter().cloned())?;
     let environment = strings(environment(workload, user).into_iter())?;
-    drop_privileges(workload, user)?;
+    rustix::process::umask(Mode::from_raw_mode(workload.umask));
+    // The user may enter directories that root may not, on a network filesystem.
+    let changed = change_directory(&workload.process.cwd)?;
+    set_limits(workload)?;
+    drop_privileges(workload, user, channel)?;
+    if !changed && !change_directory(&workload.process.cwd)? {
+        return Err(Error::host(format!(
+            "change to the working directory {}: permission denied",
+            workload.process.cwd
+        )));
+    }
+    before()?;
     sys::reset_signals();
     if workload.init {
         reaper::stay_as_init(has_terminal)?;
     }
     Err(execute(workload, arguments, environment))
+}
+
+fn set_limits(workload: &Workload) -> Result<()> {
+    for limit in &workload.limits {
+        sys::set_resource_limit(limit.resource, limit.soft, limit.hard).host(|| {
+            let bound = if limit.resource == libc::RLIMIT_NOFILE as u32 {
+                ", and none may be above /proc/sys/fs/nr_open"
+            } else {
+                ""
+            };
+            format!(
+                "set the limit {} to {}:{}: raising a hard limit needs CAP_SYS_RESOURCE{bound}",
+                limit.name, limit.soft, limit.hard
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// stdin, stdout and stderr at 0 to 2, what was asked for above them, the channel until exec, and
@@ -171,11 +193,16 @@ fn own(result: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
+/// False if the caller may not enter the directory.
+///
 /// # Errors
 /// `Host` also if the directory turns out to be outside the root.
-fn change_directory(cwd: &str) -> Result<()> {
+fn change_directory(cwd: &str) -> Result<bool> {
     let doing = || format!("change to the working directory {cwd}");
-    rustix::process::chdir(cwd).host(doing)?;
+    match rustix::process::chdir(cwd) {
+        Err(Errno::ACCESS | Errno::PERM) => return Ok(false),
+        result => result.host(doing)?,
+    }
     let path = rustix::process::getcwd(Vec::new()).host(doing)?;
     if path.to_bytes().first() != Some(&b'/') {
         return Err(Error::host(format!(
@@ -183,7 +210,7 @@ fn change_directory(cwd: &str) -> Result<()> {
             doing()
         )));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// In the user namespace of an ordinary user nobody may drop groups, who would thereby gain what is
@@ -207,11 +234,11 @@ fn set_groups(workload: &Workload, user: &ResolvedUser) -> Result<()> {
     }
 }
 
-fn drop_privileges(workload: &Workload, user: &ResolvedUser) -> Result<()> {
+fn drop_privileges(workload: &Workload, user: &ResolvedUser, channel: &Channel) -> Result<()> {
     let capabilities = &workload.capabilities;
     // Without no_new_privs a filter can only be installed while we have CAP_SYS_ADMIN.
     if let (Some(filter), false) = (&workload.filter, workload.no_new_privileges) {
-        filter.install()?;
+        install(filter, channel)?;
     }
     let doing = || "set the capabilities".to_owned();
     capabilities.limit_bounding().host(doing)?;
@@ -227,8 +254,18 @@ fn drop_privileges(workload: &Workload, user: &ResolvedUser) -> Result<()> {
     if workload.no_new_privileges {
         sys::set_no_new_privileges().host(|| "set no_new_privs".into())?;
         if let Some(filter) = &workload.filter {
-            filter.install()?;
+            install(filter, channel)?;
         }
+    }
+    Ok(())
+}
+
+/// A listener's descriptor is fetched by the runtime: to send it would take calls that the filter
+/// may hand to that very listener.
+fn install(filter: &Filter, channel: &Channel) -> Result<()> {
+    if let Some(listener) = filter.install()? {
+        channel.write(&Report::Listening(listener.as_raw_fd()))?;
+        channel.await_order_by_read()?;
     }
     Ok(())
 }
@@ -293,11 +330,8 @@ fn execute(workload: &Workload, arguments: StringVector, environment: StringVect
         }
     }
     match refused {
-        Some(error) => Error::new(
-            ErrorKind::CommandNotExecutable,
-            format!("cannot execute '{program}'"),
-        )
-        .with_source(error),
+        Some(error) => Error::new(ErrorKind::CommandNotExecutable, format!("exec {program}"))
+            .with_source(error),
         None if program.contains('/') => Error::new(
             ErrorKind::CommandNotFound,
             format!("'{program}' does not exist in the image (or the interpreter that it needs)"),

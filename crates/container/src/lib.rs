@@ -12,6 +12,7 @@
 //!
 //! Needs Linux 5.12 (`mount_setattr`) and root.
 
+mod attributes;
 mod backend;
 mod capabilities;
 pub mod cgroup;
@@ -22,10 +23,12 @@ mod container;
 mod devices;
 mod failure;
 mod helper;
+mod labels;
 mod launch;
 mod log;
 mod mounts;
 mod namespaces;
+mod netlink;
 mod oci;
 mod process;
 mod program;

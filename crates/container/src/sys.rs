@@ -4,10 +4,19 @@
 //! from the single-threaded helper, and those marked so from any thread.
 #![allow(unsafe_code)]
 
+mod filter;
+mod scheduling;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+
+pub(crate) use filter::{Instruction, install_filter, knows_filter_flags};
+pub(crate) use scheduling::{
+    ScheduleAttributes, set_affinity, set_io_priority, set_memory_policy, set_personality,
+    set_schedule,
+};
 
 /// `MOUNT_ATTR_RDONLY` of `mount_setattr(2)`.
 pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
@@ -20,16 +29,6 @@ pub(crate) const MOUNT_ATTR_NOATIME: u64 = 0x10;
 pub(crate) const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
 pub(crate) const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
 pub(crate) const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
-
-/// One instruction of a classic BPF program, as `struct sock_filter` has it.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Instruction {
-    pub(crate) code: u16,
-    pub(crate) jump_true: u8,
-    pub(crate) jump_false: u8,
-    pub(crate) value: u32,
-}
 
 fn check(result: i64) -> io::Result<i64> {
     if result < 0 {
@@ -333,33 +332,6 @@ pub(crate) fn set_capabilities(effective: u64, permitted: u64, inheritable: u64)
     let data = [half(0), half(32)];
     // SAFETY: version 3 takes a header and two data structures, which outlive the call.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
-}
-
-/// Installs a seccomp filter with the `SECCOMP_FILTER_FLAG_*` given.
-pub(crate) fn install_filter(program: &[Instruction], flags: u32) -> io::Result<()> {
-    const SECCOMP_SET_MODE_FILTER: libc::c_ulong = 1;
-    let length =
-        u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    #[repr(C)]
-    struct Program {
-        length: u16,
-        instructions: *const Instruction,
-    }
-    let program = Program {
-        length,
-        instructions: program.as_ptr(),
-    };
-    // SAFETY: the structure is laid out as `struct sock_fprog`, its pointer covers `length`
-    // instructions, and both outlive the call.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            SECCOMP_SET_MODE_FILTER,
-            flags as libc::c_ulong,
-            &raw const program,
-        )
-    })
-    .map(drop)
 }
 
 /// Sets the supplementary groups. The calls here and below go to the kernel directly, as this

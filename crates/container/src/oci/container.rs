@@ -73,7 +73,7 @@ pub(super) struct Record {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct State<'a> {
-    oci_version: &'a str,
+    pub(super) oci_version: &'a str,
     id: &'a str,
     pid: u32,
     status: &'static str,

@@ -20,7 +20,9 @@ use super::mount_maker::Maker;
 use super::plan::Plan;
 use super::setup::{self, CreateTask};
 use super::user_namespace::Mappings;
-use super::{Global, fork, hooks, namespaces, pid_file, process, resources, terminal};
+use super::{
+    Global, fork, hooks, namespaces, network_devices, pid_file, process, resources, terminal,
+};
 
 pub(super) const FLAGS: &[Flag] = &[
     option("bundle", Some('b')),
@@ -141,7 +143,7 @@ pub(super) fn create(
     )?;
     let mut workload = process::workload(
         process,
-        config.linux.seccomp.as_ref(),
+        &config.linux,
         options.new_keyring,
         plan.has(libc::CLONE_NEWUSER),
     )?;
@@ -272,6 +274,7 @@ fn spawn_init(
     let task = CreateTask {
         streams: standard_streams(&workload)?,
         from_host,
+        procfs: workload.labels.open_procfs()?,
         plan,
         workload,
         cgroup: group.directories().to_vec(),
@@ -332,6 +335,7 @@ fn lead(
     container.record.pid = pid;
     container.record.start_time = container::start_time(pid)
         .ok_or_else(|| Error::host("the container's process died before its set-up"))?;
+    network_devices::move_all(&config.linux.net_devices, pid)?;
     channel.send(&Order::Go, &[])?;
     log::debug(|| format!("child process in init(): {pid}"));
     if pauses {

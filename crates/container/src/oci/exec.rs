@@ -8,9 +8,11 @@ use bulkhead_model::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::attributes::Affinity;
 use crate::cgroup::Cgroup;
 use crate::channel::Order;
 use crate::failure::Context;
+use crate::seccomp::OciProfile;
 use crate::{log, spawn};
 
 use super::arguments::{Arguments, Flag, flag, option};
@@ -18,7 +20,9 @@ use super::config::{self, Config, Process};
 use super::container::{Container, Status, start_time};
 use super::create::{path, preserved, ready, standard_streams};
 use super::setup::{self, ExecTask};
-use super::{Global, foreground, fork, namespaces, pid_file, process, start, terminal};
+use super::{
+    Global, attributes, foreground, fork, listener, namespaces, pid_file, process, start, terminal,
+};
 
 pub(super) const FLAGS: &[Flag] = &[
     option("console-socket", None),
@@ -43,13 +47,6 @@ pub(super) const FLAGS: &[Flag] = &[
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let arguments = Arguments::parse_leading(arguments, FLAGS)?;
     let preserved = preserved(&arguments)?;
-    for name in ["process-label", "apparmor"] {
-        if arguments.value(name).is_some_and(|value| !value.is_empty()) {
-            return Err(Error::unsupported(format!(
-                "--{name} is not supported by this version of Bulkhead"
-            )));
-        }
-    }
     let (id, command) = arguments.container()?;
     let container = Container::load(&global.root, id)?;
     match container.status() {
@@ -70,9 +67,13 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let detached = arguments.is_set("detach");
     let socket = path(&arguments, "console-socket");
     terminal::check(process.terminal, detached, socket.as_deref())?;
+    let (initial_affinity, affinity) = affinity(&process)?;
+    if let Some(first) = initial_affinity.as_ref().and_then(|words| words.first()) {
+        log::debug(|| format!("nsexec: affinity: {first:#x}"));
+    }
     let workload = process::workload(
         &process,
-        configuration.linux.seccomp.as_ref(),
+        &configuration.linux,
         true,
         container.record.namespaces & libc::CLONE_NEWUSER != 0,
     )?;
@@ -105,16 +106,22 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     };
     let task = ExecTask {
         streams: standard_streams(&workload)?,
+        procfs: workload.labels.open_procfs()?,
         workload,
         namespaces,
         root,
         preserved,
+        initial_affinity,
+        affinity,
     };
     log::debug(|| "nsexec container setup: a child joins the namespaces".into());
     let (channel, pid) = fork::by_child(
         entrance,
         task,
-        |task, _| namespaces::join_container(task, init.as_fd()).map(|()| 0),
+        |task, _| {
+            task.set_initial_affinity()?;
+            namespaces::join_container(task, init.as_fd()).map(|()| 0)
+        },
         |_| Err(Error::channel("an exec made a user namespace")),
         setup::set_up_exec,
     )?;
@@ -133,9 +140,14 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
             foreground::hold_signals();
         }
         channel.send(&Order::Start, &[])?;
-        channel
-            .report()
-            .map_err(|error| start::not_executed(error, &program))?;
+        let seccomp = configuration.linux.seccomp.as_ref();
+        listener::await_program(
+            &channel,
+            pid,
+            seccomp.and_then(OciProfile::listener),
+            &container.state(Status::Running),
+        )
+        .map_err(|error| start::not_executed(error, &program))?;
         Ok(kept)
     };
     let master = started().inspect_err(|_| spawn::end(pid))?;
@@ -155,24 +167,50 @@ fn same_user_namespace(pid: u32) -> Result<bool> {
     Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
 }
 
+/// The CPUs before the groups are joined and after (config.md, "Linux Process":
+/// `execCPUAffinity`).
+fn affinity(process: &Process) -> Result<(Option<Vec<u64>>, Affinity)> {
+    let Some(wanted) = &process.exec_cpu_affinity else {
+        return Ok((None, Affinity::All));
+    };
+    let cpus = |field: &str, list: &Option<String>| -> Result<Option<Vec<u64>>> {
+        let list = list.as_deref().unwrap_or_default();
+        let cpus = attributes::bits(list, attributes::MAXIMUM_CPU).map_err(|error| {
+            Error::invalid(format!("process.execCPUAffinity.{field}")).with_source(error)
+        })?;
+        Ok(Some(cpus).filter(|cpus| !cpus.is_empty()))
+    };
+    let initial = cpus("initial", &wanted.initial)?;
+    let affinity = match (&initial, cpus("final", &wanted.last)?) {
+        (_, Some(cpus)) => Affinity::These(cpus),
+        (Some(_), None) => Affinity::Kept,
+        (None, None) => Affinity::All,
+    };
+    Ok((initial, affinity))
+}
+
 /// The process of `--process`, or the container's own with what the flags change.
 fn process_of(
     arguments: &Arguments,
     configuration: &Config,
     command: &[String],
 ) -> Result<Process> {
+    let own = configuration.process.as_ref();
     if let Some(path) = path(arguments, "process") {
-        return config::parse(&config::read_text(&path)?, "process.json");
+        let mut process: Process = config::parse(&config::read_text(&path)?, "process.json")?;
+        let umask = own.and_then(|own| own.user.umask);
+        process.user.umask = process.user.umask.or(umask).or_else(|| Some(own_umask()));
+        return Ok(process);
     }
     if command.is_empty() {
         return Err(Error::invalid(
             "process args cannot be empty: name the program to run",
         ));
     }
-    let mut process = configuration
-        .process
-        .clone()
+    let mut process = own
+        .cloned()
         .ok_or_else(|| Error::invalid("process: the container has none to take after"))?;
+    process.user.umask = process.user.umask.or_else(|| Some(own_umask()));
     process.args = command.to_vec();
     process.terminal = arguments.is_set("tty");
     if let Some(cwd) = arguments.value("cwd") {
@@ -195,16 +233,27 @@ fn process_of(
             None => process.user.uid = number(user)?,
         }
     }
+    for (flag, label) in [
+        ("apparmor", &mut process.apparmor_profile),
+        ("process-label", &mut process.selinux_label),
+    ] {
+        if let Some(value) = arguments.value(flag).filter(|value| !value.is_empty()) {
+            *label = Some(value.into());
+        }
+    }
     for gid in arguments.all("additional-gids") {
         let gid = identifier(gid)
             .ok_or_else(|| Error::invalid(format!("--additional-gids: '{gid}' is no number")))?;
         process.user.additional_gids.push(gid);
     }
-    // Nothing becomes inheritable or ambient by exec (CVE-2022-27650).
+    // Nothing becomes inheritable by exec (CVE-2022-27650), and ambient only what was.
     let sets = &mut process.capabilities;
     for name in arguments.all("cap") {
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.push(name.into());
+        }
+        if sets.inheritable.iter().any(|known| known == name) {
+            sets.ambient.push(name.into());
         }
     }
     Ok(process)
@@ -216,6 +265,13 @@ fn identifier(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten();
     number.filter(|number| *number <= i32::MAX as u32)
+}
+
+/// What a process has without one of its own. Legal in a process with one thread.
+fn own_umask() -> u32 {
+    let own = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(own);
+    own.as_raw_mode()
 }
 
 /// The container's group, or what `--cgroup [CONTROLLER,…:]PATH` names below it.

@@ -7,9 +7,11 @@ use serde_json::json;
 
 use bulkhead_model::capability::NAMES;
 
+use crate::seccomp;
+
 use super::arguments::{Arguments, Flag};
 use super::plan::NAMESPACES;
-use super::{SPECIFICATION, mount_options, print};
+use super::{SPECIFICATION, attributes, mount_options, print};
 
 pub(super) const FLAGS: &[Flag] = &[];
 
@@ -17,6 +19,11 @@ pub(super) fn main(arguments: &[String]) -> Result<()> {
     Arguments::parse(arguments, FLAGS)?;
     let namespaces: Vec<&str> = NAMESPACES.iter().map(|(name, _)| *name).collect();
     let capabilities: Vec<String> = NAMES.iter().map(|name| format!("CAP_{name}")).collect();
+    let supported: Vec<&str> = seccomp::FLAGS
+        .iter()
+        .filter(|(_, flag)| seccomp::supports(*flag))
+        .map(|(name, _)| *name)
+        .collect();
     let features = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPECIFICATION,
@@ -28,29 +35,21 @@ pub(super) fn main(arguments: &[String]) -> Result<()> {
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {
                 "enabled": true,
-                "actions": [
-                    "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
-                ],
-                "operators": [
-                    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
-                    "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
-                ],
-                "archs": ["SCMP_ARCH_X86_64"],
-                "knownFlags": [
-                    "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                    "SECCOMP_FILTER_FLAG_TSYNC",
-                ],
-                "supportedFlags": [
-                    "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                    "SECCOMP_FILTER_FLAG_TSYNC",
-                ],
+                "actions": seccomp::ACTIONS,
+                "operators": seccomp::OPERATORS,
+                "archs": seccomp::ARCHITECTURES.map(|(name, _)| name),
+                "knownFlags": seccomp::FLAGS.map(|(name, _)| name),
+                "supportedFlags": supported,
             },
-            "apparmor": {"enabled": false},
-            "selinux": {"enabled": false},
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": false}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
+            "memoryPolicy": {
+                "modes": attributes::MEMORY_MODES.map(|(name, _, _)| name),
+                "flags": attributes::MEMORY_FLAGS.map(|(name, _)| name),
+            },
         },
     });
     let text = serde_json::to_string_pretty(&features)

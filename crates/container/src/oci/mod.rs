@@ -8,6 +8,7 @@
 //! - A field of `config.json` is carried out or refused by its name, never passed over.
 
 mod arguments;
+mod attributes;
 mod bounds;
 mod config;
 mod container;
@@ -25,10 +26,12 @@ mod hooks;
 mod host_mounts;
 mod kill;
 mod list;
+mod listener;
 mod mappings;
 mod mount_maker;
 mod mount_options;
 mod namespaces;
+mod network_devices;
 mod pause;
 mod pid_file;
 mod plan;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_model::{Error, Result};
 
-use crate::namespaces;
+use crate::{labels, namespaces};
 
 use super::bounds;
 use super::config::{self, Config, Device, Hook, IdMapping, TimeOffset};
 use super::mappings;
 use super::mount_options::{self, MountOptions};
+use super::network_devices;
 use super::user_namespace::Mappings;
 
 /// The namespaces of the specification with their `CLONE_*` flags.
@@ -95,6 +96,17 @@ pub(super) enum MountKind {
     Remount,
 }
 
+impl Mount {
+    /// SELinux labels no file of procfs or sysfs by a mount.
+    fn set_label(&mut self, label: Option<&str>) {
+        if let (MountKind::Filesystem(kind), Some(label)) = (&self.kind, label)
+            && !matches!(kind.as_str(), "proc" | "sysfs")
+        {
+            self.options.data.push(("context".into(), label.into()));
+        }
+    }
+}
+
 impl Plan {
     /// # Errors
     /// Names the field that is wrong (`InvalidInput`) or not supported (`Unsupported`).
@@ -102,21 +114,7 @@ impl Plan {
         check_version(&config.oci_version)?;
         bounds::check(config)?;
         let linux = &config.linux;
-        for (field, present) in [
-            (
-                "linux.mountLabel",
-                linux
-                    .mount_label
-                    .as_deref()
-                    .is_some_and(|label| !label.is_empty()),
-            ),
-            ("linux.intelRdt", linux.intel_rdt.is_some()),
-            ("linux.memoryPolicy", linux.memory_policy.is_some()),
-            ("linux.personality", linux.personality.is_some()),
-            ("linux.netDevices", !linux.net_devices.is_empty()),
-        ] {
-            config::refuse(field, present)?;
-        }
+        config::refuse("linux.intelRdt", linux.intel_rdt.is_some())?;
         let (new, joined) = namespaces_of(config)?;
         let own = |flag: i32| new & flag != 0 || joined.iter().any(|(joined, _)| *joined == flag);
         for (field, text) in [
@@ -176,12 +174,17 @@ impl Plan {
         let hooks = &config.hooks;
         check_hooks(hooks)?;
         mappings::check(config, new, &joined)?;
+        network_devices::check(&linux.net_devices, own(libc::CLONE_NEWNET))?;
+        let label = mount_label(linux.mount_label.as_deref())?;
         let mounts = config
             .mounts
             .iter()
             .enumerate()
             .map(|(index, mount)| {
-                mount_of(mount, index, (bundle, &rootfs), own(libc::CLONE_NEWUSER))
+                let namespace = own(libc::CLONE_NEWUSER);
+                let mut mount = mount_of(mount, index, (bundle, &rootfs), namespace)?;
+                mount.set_label(label);
+                Ok(mount)
             })
             .collect::<Result<_>>()?;
         let from_host = own(libc::CLONE_NEWUSER)
@@ -234,6 +237,18 @@ impl Plan {
             groups: &self.group_mappings,
         }
     }
+}
+
+/// The label of what is mounted for the container (config-linux.md, "Mount Label").
+fn mount_label(label: Option<&str>) -> Result<Option<&str>> {
+    let label = label.filter(|label| !label.is_empty());
+    if label.is_some() && !labels::selinux_is_enabled() {
+        return Err(Error::unsupported(
+            "linux.mountLabel: selinux label is specified in config, but selinux is disabled or \
+             not supported on this host: leave it out",
+        ));
+    }
+    Ok(label)
 }
 
 fn check_version(version: &str) -> Result<()> {

@@ -1,45 +1,38 @@
 //! The process of a configuration in its decided form (config.md, "Process" and "Linux Process"):
 //! what `launch` carries out, for `create` and for `exec`.
 
+use std::collections::BTreeSet;
+
+use bulkhead_model::capability::{NAMES, number};
 use bulkhead_model::{Error, ErrorKind, ProcessSpec, Result, TerminalSize};
 
 use crate::capabilities::{CapabilitySet, CapabilitySets};
 use crate::config::{self as shared, Identity, Limit, Workload};
-use crate::seccomp;
+use crate::labels::{self, Labels};
+use crate::log;
+use crate::seccomp::OciProfile;
 
+use super::attributes;
 use super::bounds;
-use super::config::{self, Process};
+use super::config::{self, Linux, Process};
 
 /// The process with its privileges, which in a user namespace are not limited by our own.
 pub(super) fn workload(
     process: &Process,
-    filter: Option<&serde_json::Value>,
+    linux: &Linux,
     new_keyring: bool,
     in_user_namespace: bool,
 ) -> Result<Workload> {
-    let label = |label: &Option<String>| label.as_deref().is_some_and(|label| !label.is_empty());
-    for (field, present) in [
-        ("process.apparmorProfile", label(&process.apparmor_profile)),
-        ("process.selinuxLabel", label(&process.selinux_label)),
-        ("process.scheduler", process.scheduler.is_some()),
-        ("process.ioPriority", process.io_priority.is_some()),
-        (
-            "process.execCPUAffinity",
-            process.exec_cpu_affinity.is_some(),
-        ),
-    ] {
-        config::refuse(field, present)?;
-    }
     bounds::check_process(process)?;
     if process.args.first().is_none_or(String::is_empty) {
         return Err(Error::new(
             ErrorKind::InvalidInput,
-            "process.args: it must not be empty",
+            "process.args: args must not be empty",
         ));
     }
     if !process.cwd.starts_with('/') {
         return Err(Error::invalid(format!(
-            "process.cwd: '{}' is not an absolute path",
+            "process.cwd: '{}': Cwd must be an absolute path",
             process.cwd
         )));
     }
@@ -62,6 +55,15 @@ pub(super) fn workload(
     shared::check_strings(&spec)?;
     let user = &process.user;
     check_identity(process)?;
+    let filter = linux
+        .seccomp
+        .as_ref()
+        .map(OciProfile::filter)
+        .transpose()?
+        .flatten();
+    if let Some(filter) = &filter {
+        log::debug(|| format!("seccomp filter flags: {}", filter.flags()));
+    }
     Ok(Workload {
         process: spec,
         user: Some(Identity {
@@ -71,7 +73,7 @@ pub(super) fn workload(
         }),
         capabilities: capabilities(&process.capabilities, in_user_namespace)?,
         no_new_privileges: process.no_new_privileges,
-        filter: filter.map(filter_of).transpose()?,
+        filter,
         limits: limits(&process.rlimits)?,
         oom_score_adj: process.oom_score_adj,
         init: false,
@@ -79,6 +81,8 @@ pub(super) fn workload(
         tied: false,
         new_keyring,
         in_user_namespace,
+        attributes: attributes::of(process, linux)?,
+        labels: labels(process)?,
     })
 }
 
@@ -100,23 +104,28 @@ fn check_identity(process: &Process) -> Result<()> {
     Ok(())
 }
 
-fn filter_of(profile: &serde_json::Value) -> Result<seccomp::Filter> {
-    for name in ["listenerPath", "listenerMetadata"] {
-        config::refuse(
-            &format!("linux.seccomp.{name}"),
-            profile.get(name).is_some_and(|value| !value.is_null()),
-        )?;
+fn labels(process: &Process) -> Result<Labels> {
+    let label = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
+    let labels = Labels {
+        apparmor: label(&process.apparmor_profile),
+        selinux: label(&process.selinux_label),
+    };
+    if labels.apparmor.is_some() && !labels::apparmor_is_enabled() {
+        return Err(Error::unsupported(
+            "process.apparmorProfile: a profile is specified, but apparmor is not enabled on this \
+             host: leave it out",
+        ));
     }
-    let mut profile = profile.clone();
-    if let Some(fields) = profile.as_object_mut() {
-        fields.retain(|name, value| {
-            !value.is_null() && !matches!(name.as_str(), "listenerPath" | "listenerMetadata")
-        });
+    if labels.selinux.is_some() && !labels::selinux_is_enabled() {
+        return Err(Error::unsupported(
+            "process.selinuxLabel: selinux label is specified in config, but selinux is disabled \
+             or not supported on this host: leave it out",
+        ));
     }
-    seccomp::of_profile(&profile.to_string())
-        .map_err(|error| Error::new(error.kind(), "linux.seccomp").with_source(error))
+    Ok(labels)
 }
 
+/// What cannot be granted is told of and left out, as the specification asks.
 fn capabilities(sets: &config::Capabilities, in_user_namespace: bool) -> Result<CapabilitySets> {
     let available = if in_user_namespace {
         // Its root has all there (user_namespaces(7), "Capabilities").
@@ -124,28 +133,57 @@ fn capabilities(sets: &config::Capabilities, in_user_namespace: bool) -> Result<
     } else {
         CapabilitySet::available()?
     };
-    let set = |name: &str, names: &[String]| -> Result<u64> {
-        CapabilitySet::named(names, available)
-            .map(|set| set.0)
-            .map_err(|error| {
-                let field = format!("process.capabilities.{name}");
-                Error::new(error.kind(), field).with_source(error)
-            })
+    let mut ignored = BTreeSet::new();
+    let mut set = |names: &[String]| {
+        let mut bits = 0;
+        for name in names {
+            let known = name.strip_prefix("CAP_").and_then(number);
+            match known
+                .map(|number| 1 << number)
+                .filter(|bit| available.0 & bit != 0)
+            {
+                Some(bit) => bits |= bit,
+                None => {
+                    ignored.insert(name.clone());
+                }
+            }
+        }
+        bits
     };
-    Ok(CapabilitySets {
-        bounding: set("bounding", &sets.bounding)?,
-        effective: set("effective", &sets.effective)?,
-        permitted: set("permitted", &sets.permitted)?,
-        inheritable: set("inheritable", &sets.inheritable)?,
-        // One that is not permitted and inheritable too cannot be ambient (capabilities(7)).
-        ambient: set("ambient", &sets.ambient)?
-            & set("permitted", &sets.permitted)?
-            & set("inheritable", &sets.inheritable)?,
-    })
+    let (permitted, inheritable) = (set(&sets.permitted), set(&sets.inheritable));
+    let wanted = set(&sets.ambient);
+    let sets = CapabilitySets {
+        bounding: set(&sets.bounding),
+        effective: set(&sets.effective),
+        permitted,
+        inheritable,
+        ambient: wanted & permitted & inheritable,
+    };
+    if !ignored.is_empty() {
+        let names: Vec<String> = ignored.into_iter().collect();
+        log::warn(|| {
+            format!(
+                "process.capabilities: ignoring unknown or unavailable capabilities: {}",
+                names.join(" ")
+            )
+        });
+    }
+    for (number, name) in NAMES.iter().enumerate() {
+        if (wanted & !sets.ambient) & (1 << number) != 0 {
+            log::warn(|| {
+                format!(
+                    "process.capabilities.ambient: can't raise ambient capability CAP_{name}: it \
+                     is not both permitted and inheritable"
+                )
+            });
+        }
+    }
+    Ok(sets)
 }
 
 fn limits(limits: &[config::ResourceLimit]) -> Result<Vec<Limit>> {
-    let limit = |(index, limit): (usize, &config::ResourceLimit)| {
+    let mut decided: Vec<Limit> = Vec::new();
+    for (index, limit) in limits.iter().enumerate() {
         let field = format!("process.rlimits[{index}]");
         let name = limit
             .kind
@@ -154,7 +192,7 @@ fn limits(limits: &[config::ResourceLimit]) -> Result<Vec<Limit>> {
         let known = shared::RESOURCES
             .iter()
             .find(|(known, _)| Some(*known) == name.as_deref());
-        let Some((name, resource)) = known else {
+        let Some((_, resource)) = known else {
             return Err(Error::invalid(format!(
                 "{field}.type: '{}' is no limit",
                 limit.kind
@@ -165,12 +203,31 @@ fn limits(limits: &[config::ResourceLimit]) -> Result<Vec<Limit>> {
                 "{field}.soft: it is above the hard limit"
             )));
         }
-        Ok(Limit {
-            name: (*name).into(),
+        decided.push(Limit {
+            name: limit.kind.clone(),
             resource: *resource,
             soft: limit.soft,
             hard: limit.hard,
-        })
-    };
-    limits.iter().enumerate().map(limit).collect()
+        });
+    }
+    Ok(decided)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_granted_is_left_out() {
+        let names = |list: &[&str]| list.iter().map(|&name| String::from(name)).collect();
+        let sets = config::Capabilities {
+            bounding: names(&["CAP_CHOWN", "CAP_UNKNOWN", "CHOWN", "ALL"]),
+            inheritable: names(&["CAP_KILL"]),
+            permitted: names(&["CAP_CHOWN", "CAP_KILL"]),
+            ambient: names(&["CAP_CHOWN", "CAP_KILL"]),
+            effective: vec![],
+        };
+        let decided = capabilities(&sets, true).expect("sets");
+        assert_eq!((decided.bounding, decided.ambient), (1, 1 << 5));
+    }
 }

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use bulkhead_model::{Error, Result};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
+use crate::attributes::Affinity;
 use crate::cgroup::Directory;
 use crate::channel::{Channel, Order, Report};
 use crate::config::Workload;
@@ -40,6 +41,8 @@ pub(super) struct CreateTask {
     /// None if there is a terminal.
     pub(super) streams: Option<[OwnedFd; 3]>,
     pub(super) preserved: Vec<OwnedFd>,
+    /// The host's, where it is needed.
+    pub(super) procfs: Option<OwnedFd>,
 }
 
 /// What one more process is made with.
@@ -52,12 +55,30 @@ pub(super) struct ExecTask {
     pub(super) root: Option<OwnedFd>,
     pub(super) streams: Option<[OwnedFd; 3]>,
     pub(super) preserved: Vec<OwnedFd>,
+    /// The host's, where it is needed.
+    pub(super) procfs: Option<OwnedFd>,
+    /// The CPUs before it has joined its groups, as bits, and after.
+    pub(super) initial_affinity: Option<Vec<u64>>,
+    pub(super) affinity: Affinity,
+}
+
+impl ExecTask {
+    /// Legal before the groups are joined.
+    pub(super) fn set_initial_affinity(&self) -> Result<()> {
+        match &self.initial_affinity {
+            Some(cpus) => sys::set_affinity(cpus)
+                .host(|| "process.execCPUAffinity.initial: set the CPUs".into()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Goes on as the container's init.
 pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallible> {
+    Affinity::All.apply()?;
     let host = task.from_host.take();
     let streams = task.streams.take();
+    let procfs = task.procfs.take();
     let preserved = std::mem::take(&mut task.preserved);
     let CreateTask { plan, workload, .. } = &task;
     rustix::process::umask(Mode::empty());
@@ -113,9 +134,11 @@ pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallibl
     drop(writable);
     root::enter(&root, plan)?;
     find_program(workload)?;
+    workload.attributes.apply()?;
+    workload.labels.apply(procfs.as_ref())?;
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
     channel.send(&Report::Ready, &masters)?;
-    drop((channel, master, dev));
+    drop((channel, master, dev, procfs));
     // Whoever waits has nothing open that is the host's and not the workload's.
     let (input, output, error) = match &streams {
         Streams::Terminal(slave) => (slave, slave, slave),
@@ -132,24 +155,20 @@ pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallibl
     }
 
     let channel = await_start(&task.listener)?;
-    // Like runc's, these hooks have the variables of the process.
-    let environment = launch::environment(workload, &user);
-    let hooked = hooks::run_in(
-        "startContainer",
-        &plan.start_container,
-        &state,
-        Some(&environment),
-    );
-    if let Err(error) = hooked {
-        let _ = channel.send(&Report::Failed(error.into()), &[]);
-        sys::exit_now(1);
-    }
-    launch::launch(workload, &user, streams, preserved, channel)
+    let hooks = || {
+        // Like runc's, these hooks have the variables of the process.
+        let environment = launch::environment(workload, &user);
+        let hooks = &plan.start_container;
+        hooks::run_in("startContainer", hooks, &state, Some(&environment))
+    };
+    launch::launch(workload, &user, streams, preserved, channel, hooks)
 }
 
 /// Goes on as one more process of a running container, in whose namespaces we are.
 pub(super) fn set_up_exec(mut task: ExecTask, channel: Channel) -> Result<Infallible> {
+    task.affinity.apply()?;
     let streams = task.streams.take();
+    let procfs = task.procfs.take();
     let workload = &task.workload;
     rustix::process::umask(Mode::empty());
     if let Some(root) = task.root.take() {
@@ -175,11 +194,13 @@ pub(super) fn set_up_exec(mut task: ExecTask, channel: Channel) -> Result<Infall
         None => (standard_streams(streams)?, None),
     };
     find_program(workload)?;
+    workload.attributes.apply()?;
+    workload.labels.apply(procfs.as_ref())?;
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
     channel.send(&Report::Ready, &masters)?;
-    drop(master);
+    drop((master, procfs));
     channel.await_order()?;
-    launch::launch(workload, &user, streams, task.preserved, channel)
+    launch::launch(workload, &user, streams, task.preserved, channel, || Ok(()))
 }
 
 fn standard_streams(streams: Option<[OwnedFd; 3]>) -> Result<Streams> {

@@ -7,10 +7,11 @@ use bulkhead_model::{Error, ErrorKind, Result};
 
 use crate::channel::{Channel, Order};
 use crate::failure::Context;
+use crate::seccomp::OciProfile;
 
 use super::arguments::{Arguments, Flag};
 use super::container::{Container, Status};
-use super::{Global, hooks};
+use super::{Global, hooks, listener};
 
 pub(super) const FLAGS: &[Flag] = &[];
 
@@ -46,15 +47,21 @@ pub(super) fn start(container: &Container) -> Result<()> {
     };
     drop(directory);
     let channel = Channel::from_descriptor(stream.into());
+    let config = container.config()?;
+    let seccomp = config.linux.seccomp.as_ref();
     channel.send(&Order::Start, &[])?;
     if channel.report()?.is_none() {
         return Err(Error::host(
             "the container's init died before it could start the program",
         ));
     }
-    // End of file: the program has been executed.
-    let config = container.config()?;
-    channel.report().map_err(|error| {
+    listener::await_program(
+        &channel,
+        container.record.pid,
+        seccomp.and_then(OciProfile::listener),
+        &container.state(Status::Created),
+    )
+    .map_err(|error| {
         let args = config.process.as_ref().map(|process| &process.args);
         not_executed(
             error,

@@ -1,5 +1,13 @@
-//! Compiles rules to a classic BPF program: a tree of comparisons over the call's number, as a
-//! list of 400 comparisons would be paid for at every system call.
+//! Compiles rules to a classic BPF program: for each architecture a tree of comparisons over the
+//! call's number, as a list of 400 comparisons would be paid for at every system call.
+//!
+//! Two things are decided here beyond the rules themselves:
+//! - A call whose number is above all that the profile names did not exist when the profile was
+//!   written. Unless calls are let through by default it fails with `ENOSYS`, so that a newer C
+//!   library falls back to what the profile knows.
+//! - i386 can make the calls of sockets and of System V IPC through one call each. A rule applies
+//!   there too; as the arguments cannot be seen, a rule with conditions applies if it is stricter
+//!   than the default, and always.
 
 use std::collections::BTreeMap;
 
@@ -7,101 +15,46 @@ use bulkhead_model::{Error, Result};
 
 use crate::sys::Instruction;
 
-/// What the kernel does at a call: a `SECCOMP_RET_*` value with its data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Action(pub(crate) u32);
+use super::check::{
+    JUMP, JUMP_EQUAL, JUMP_GREATER_EQUAL, LOAD, OFFSET_ARCHITECTURE, OFFSET_NUMBER, RETURN, Width,
+    branch, check, statement,
+};
+use super::rule::{Action, Architecture, Comparison, Condition, Profile, X32_BIT};
+use super::syscalls;
 
-impl Action {
-    pub(crate) const ALLOW: Self = Self(0x7fff_0000);
-    pub(crate) const LOG: Self = Self(0x7ffc_0000);
-    pub(crate) const TRAP: Self = Self(0x0003_0000);
-    pub(crate) const KILL_THREAD: Self = Self(0);
-    pub(crate) const KILL_PROCESS: Self = Self(0x8000_0000);
-
-    pub(crate) const fn errno(errno: u16) -> Self {
-        Self(0x0005_0000 | errno as u32)
-    }
-
-    pub(crate) const fn trace(data: u16) -> Self {
-        Self(0x7ff0_0000 | data as u32)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Comparison {
-    NotEqual,
-    Less,
-    LessOrEqual,
-    Equal,
-    GreaterOrEqual,
-    Greater,
-    /// The argument's bits under the mask equal the value.
-    MaskedEqual {
-        mask: u64,
-    },
-    /// The argument's bits under the mask differ from the value.
-    MaskedNotEqual {
-        mask: u64,
-    },
-}
-
-/// A condition on one of the six arguments of a call, as an unsigned 64-bit number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Condition {
-    pub(crate) argument: u32,
-    pub(crate) comparison: Comparison,
-    pub(crate) value: u64,
-}
-
-/// An action for a call if all conditions hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rule {
-    pub(crate) call: u32,
-    pub(crate) conditions: Vec<Condition>,
-    pub(crate) action: Action,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Profile {
-    pub(crate) default: Action,
-    pub(crate) rules: Vec<Rule>,
-    pub(crate) flags: u32,
-}
-
-/// `AUDIT_ARCH_X86_64`.
-const ARCHITECTURE: u32 = 0xc000_003e;
-/// Calls of the x32 interface have this bit; we have none of them.
-const X32_BIT: u32 = 0x4000_0000;
-const OFFSET_NUMBER: u32 = 0;
-const OFFSET_ARCHITECTURE: u32 = 4;
-const OFFSET_ARGUMENTS: u32 = 16;
-
-const LOAD: u16 = 0x20;
-const RETURN: u16 = 0x06;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const JUMP_GREATER_EQUAL: u16 = 0x35;
-const AND: u16 = 0x54;
+/// `AUDIT_ARCH_X86_64` and `AUDIT_ARCH_I386`.
+const AUDIT_X86_64: u32 = 0xc000_003e;
+const AUDIT_I386: u32 = 0x4000_0003;
 
 /// The kernel's `BPF_MAXINSNS`.
 const MAXIMUM_LENGTH: usize = 4096;
 
+const NO_SUCH_CALL: Action = Action::errno(libc::ENOSYS as u16);
+
+/// What is decided at a call: the first alternative whose conditions hold.
 type Leaf = Vec<(Vec<Condition>, Action)>;
 
 /// # Errors
 /// `InvalidInput` if the program would be longer than the kernel takes.
 pub(crate) fn compile(profile: &Profile) -> Result<Vec<Instruction>> {
-    let ranges = ranges(profile);
-    let mut program = vec![
-        statement(LOAD, OFFSET_ARCHITECTURE),
-        branch(JUMP_EQUAL, ARCHITECTURE, 1, 0),
-        statement(RETURN, Action::KILL_PROCESS.0),
-        statement(LOAD, OFFSET_NUMBER),
-        branch(JUMP_GREATER_EQUAL, X32_BIT, 0, 1),
-        statement(RETURN, Action::errno(libc::ENOSYS as u16).0),
-    ];
-    program.extend(tree(&ranges));
+    let mut native = vec![statement(LOAD, OFFSET_NUMBER)];
+    let calls = tree(&ranges(profile, Architecture::X86_64), Width::Bits64);
+    if profile.others.contains(&Architecture::X32) {
+        native.extend(fork(X32_BIT, calls));
+        native.extend(tree(&ranges(profile, Architecture::X32), Width::Bits64));
+    } else {
+        native.push(branch(JUMP_GREATER_EQUAL, X32_BIT, 0, 1));
+        native.push(statement(RETURN, NO_SUCH_CALL.0));
+        native.extend(calls);
+    }
+    let mut program = vec![statement(LOAD, OFFSET_ARCHITECTURE)];
+    program.extend(only_for(AUDIT_X86_64, native));
+    if profile.others.contains(&Architecture::X86) {
+        let mut i386 = vec![statement(LOAD, OFFSET_NUMBER)];
+        i386.extend(tree(&ranges(profile, Architecture::X86), Width::Bits32));
+        program.extend(only_for(AUDIT_I386, i386));
+    }
+    program.push(statement(RETURN, Action::KILL_PROCESS.0));
     if program.len() > MAXIMUM_LENGTH {
         return Err(Error::invalid(format!(
             "the seccomp profile compiles to {} instructions, and the kernel takes {MAXIMUM_LENGTH}: \
@@ -112,41 +65,120 @@ pub(crate) fn compile(profile: &Profile) -> Result<Vec<Instruction>> {
     Ok(program)
 }
 
+/// Runs `body`, which returns on every way, if the architecture was loaded and is this one.
+fn only_for(audit: u32, body: Vec<Instruction>) -> Vec<Instruction> {
+    let mut program = vec![
+        branch(JUMP_EQUAL, audit, 1, 0),
+        statement(JUMP, body.len() as u32),
+    ];
+    program.extend(body);
+    program
+}
+
 /// The calls as ranges with the same treatment: each with its first number, without gaps.
-fn ranges(profile: &Profile) -> Vec<(u32, Leaf)> {
-    let mut calls: BTreeMap<u32, Leaf> = BTreeMap::new();
-    for rule in &profile.rules {
-        let leaf = calls.entry(rule.call).or_default();
-        // A rule without conditions covers all others of its call, as in libseccomp.
-        if leaf
-            .first()
-            .is_some_and(|(conditions, _)| conditions.is_empty())
-        {
-            continue;
-        }
-        if rule.conditions.is_empty() {
-            leaf.clear();
-        }
-        leaf.push((rule.conditions.clone(), rule.action));
-    }
+fn ranges(profile: &Profile, architecture: Architecture) -> Vec<(u32, Leaf)> {
     let default: Leaf = vec![(Vec::new(), profile.default)];
-    let mut ranges: Vec<(u32, Leaf)> = vec![(0, default.clone())];
-    let mut next = 0;
-    for (call, mut leaf) in calls {
+    let first = match architecture {
+        Architecture::X32 => X32_BIT,
+        Architecture::X86_64 | Architecture::X86 => 0,
+    };
+    let mut ranges: Vec<(u32, Leaf)> = vec![(first, default.clone())];
+    let mut next = first;
+    for (call, mut leaf) in leaves(profile, architecture) {
         if leaf
             .last()
             .is_some_and(|(conditions, _)| !conditions.is_empty())
         {
             leaf.push((Vec::new(), profile.default));
         }
+        shorten(&mut leaf);
         if call > next {
             push(&mut ranges, next, default.clone());
         }
         push(&mut ranges, call, leaf);
         next = call + 1;
     }
-    push(&mut ranges, next, default);
+    let known = largest(profile, architecture).filter(|_| !profile.default.lets_through());
+    match known {
+        Some(largest) => {
+            if largest >= next {
+                push(&mut ranges, next, default);
+            }
+            push(&mut ranges, largest + 1, vec![(Vec::new(), NO_SUCH_CALL)]);
+        }
+        None => push(&mut ranges, next, default),
+    }
     ranges
+}
+
+/// The largest number that the profile names, whatever it says of it.
+fn largest(profile: &Profile, architecture: Architecture) -> Option<u32> {
+    let names = profile.rules.iter().flat_map(|rule| &rule.names);
+    names
+        .filter_map(|name| syscalls::number(architecture, name))
+        .max()
+}
+
+/// The alternatives of each call that is named. Those of a call inside another one come before
+/// that one's own.
+fn leaves(profile: &Profile, architecture: Architecture) -> BTreeMap<u32, Leaf> {
+    let mut own: BTreeMap<u32, Leaf> = BTreeMap::new();
+    let mut inner: BTreeMap<(u32, u32), Leaf> = BTreeMap::new();
+    // One that says what is said by default would only hide others.
+    let rules = profile.rules.iter();
+    for rule in rules.filter(|rule| rule.action != profile.default) {
+        let alternative = (rule.conditions.clone(), rule.action);
+        for name in &rule.names {
+            if let Some(call) = syscalls::number(architecture, name) {
+                add(own.entry(call).or_default(), alternative.clone());
+            }
+            if let Some(place) = syscalls::multiplexed(architecture, name) {
+                add(inner.entry(place).or_default(), alternative.clone());
+            }
+        }
+    }
+    for ((call, selector), leaf) in inner.into_iter().rev() {
+        let is_selected = Condition {
+            argument: 0,
+            // The upper half of ipc's number is a version.
+            comparison: Comparison::MaskedEqual { mask: 0xffff },
+            value: selector.into(),
+        };
+        let decided = leaf
+            .into_iter()
+            .find(|(conditions, action)| {
+                conditions.is_empty() || action.is_stricter_than(profile.default)
+            })
+            .map(|(_, action)| (vec![is_selected], action));
+        own.entry(call).or_default().splice(0..0, decided);
+    }
+    own.retain(|_, leaf| !leaf.is_empty());
+    own
+}
+
+/// A rule without conditions covers all others of its call, as in libseccomp.
+fn add(leaf: &mut Leaf, alternative: (Vec<Condition>, Action)) {
+    let covered = leaf
+        .first()
+        .is_some_and(|(conditions, _)| conditions.is_empty());
+    if covered {
+        return;
+    }
+    if alternative.0.is_empty() {
+        leaf.clear();
+    }
+    leaf.push(alternative);
+}
+
+/// Leaves out the last alternatives that decide as what comes after them all.
+fn shorten(leaf: &mut Leaf) {
+    let Some((_, last)) = leaf.pop() else {
+        return;
+    };
+    while leaf.last().is_some_and(|(_, action)| *action == last) {
+        leaf.pop();
+    }
+    leaf.push((Vec::new(), last));
 }
 
 fn push(ranges: &mut Vec<(u32, Leaf)>, first: u32, leaf: Leaf) {
@@ -157,13 +189,18 @@ fn push(ranges: &mut Vec<(u32, Leaf)>, first: u32, leaf: Leaf) {
     }
 }
 
-fn tree(ranges: &[(u32, Leaf)]) -> Vec<Instruction> {
+fn tree(ranges: &[(u32, Leaf)], width: Width) -> Vec<Instruction> {
     if let [(_, leaf)] = ranges {
-        return self::leaf(leaf);
+        return self::leaf(leaf, width);
     }
     let (left, right) = ranges.split_at(ranges.len() / 2);
-    let pivot = right[0].0;
-    let left = tree(left);
+    let mut program = fork(right[0].0, tree(left, width));
+    program.extend(tree(right, width));
+    program
+}
+
+/// Goes on with `left` for a number below the pivot, and behind it for others.
+fn fork(pivot: u32, left: Vec<Instruction>) -> Vec<Instruction> {
     let mut program = match u8::try_from(left.len()) {
         Ok(distance) => vec![branch(JUMP_GREATER_EQUAL, pivot, distance, 0)],
         // A conditional jump reaches 255 instructions; an unconditional one reaches all.
@@ -173,17 +210,16 @@ fn tree(ranges: &[(u32, Leaf)]) -> Vec<Instruction> {
         ],
     };
     program.extend(left);
-    program.extend(tree(right));
     program
 }
 
-fn leaf(rules: &Leaf) -> Vec<Instruction> {
+fn leaf(rules: &Leaf, width: Width) -> Vec<Instruction> {
     let mut program = Vec::new();
     for (conditions, action) in rules {
         // Built from the end: every failing check jumps behind this rule's return.
         let mut body = vec![statement(RETURN, action.0)];
         for condition in conditions.iter().rev() {
-            let mut checks = check(condition, body.len());
+            let mut checks = check(condition, width, body.len());
             checks.extend(body);
             body = checks;
         }
@@ -192,183 +228,191 @@ fn leaf(rules: &Leaf) -> Vec<Instruction> {
     program
 }
 
-/// Falls through to what follows if the condition holds; otherwise jumps over `rest`
-/// instructions. A word of the argument is 32 bits wide, the upper one is at the higher offset.
-fn check(condition: &Condition, rest: usize) -> Vec<Instruction> {
-    let low_offset = OFFSET_ARGUMENTS + 8 * condition.argument;
-    let (high, low) = ((condition.value >> 32) as u32, condition.value as u32);
-    // At most six conditions of at most six instructions each, so that this fits.
-    let fail = rest as u8;
-    let load_high = statement(LOAD, low_offset + 4);
-    let load_low = statement(LOAD, low_offset);
-    match condition.comparison {
-        Comparison::Equal => vec![
-            load_high,
-            branch(JUMP_EQUAL, high, 0, fail + 2),
-            load_low,
-            branch(JUMP_EQUAL, low, 0, fail),
-        ],
-        Comparison::NotEqual => vec![
-            load_high,
-            branch(JUMP_EQUAL, high, 0, 2),
-            load_low,
-            branch(JUMP_EQUAL, low, fail, 0),
-        ],
-        Comparison::MaskedEqual { mask } => vec![
-            load_high,
-            statement(AND, (mask >> 32) as u32),
-            branch(JUMP_EQUAL, high, 0, fail + 3),
-            load_low,
-            statement(AND, mask as u32),
-            branch(JUMP_EQUAL, low, 0, fail),
-        ],
-        Comparison::MaskedNotEqual { mask } => vec![
-            load_high,
-            statement(AND, (mask >> 32) as u32),
-            branch(JUMP_EQUAL, high, 0, 3),
-            load_low,
-            statement(AND, mask as u32),
-            branch(JUMP_EQUAL, low, fail, 0),
-        ],
-        Comparison::Greater | Comparison::GreaterOrEqual => {
-            let code = match condition.comparison {
-                Comparison::Greater => JUMP_GREATER,
-                _ => JUMP_GREATER_EQUAL,
-            };
-            vec![
-                load_high,
-                branch(JUMP_GREATER, high, 3, 0),
-                branch(JUMP_EQUAL, high, 0, fail + 2),
-                load_low,
-                branch(code, low, 0, fail),
-            ]
-        }
-        Comparison::Less | Comparison::LessOrEqual => {
-            let code = match condition.comparison {
-                Comparison::Less => JUMP_GREATER_EQUAL,
-                _ => JUMP_GREATER,
-            };
-            vec![
-                load_high,
-                branch(JUMP_GREATER, high, fail + 3, 0),
-                branch(JUMP_EQUAL, high, 0, 2),
-                load_low,
-                branch(code, low, fail, 0),
-            ]
-        }
-    }
-}
-
-const fn statement(code: u16, value: u32) -> Instruction {
-    branch(code, value, 0, 0)
-}
-
-const fn branch(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction {
-        code,
-        jump_true,
-        jump_false,
-        value,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::emulator::run;
+    use super::super::rule::Rule;
     use super::*;
 
-    /// Runs a program over a call, as the kernel would.
-    fn run(program: &[Instruction], architecture: u32, call: u32, arguments: [u64; 6]) -> Action {
-        let load = |offset: u32| match offset {
-            OFFSET_NUMBER => call,
-            OFFSET_ARCHITECTURE => architecture,
-            _ => {
-                let word = arguments[((offset - OFFSET_ARGUMENTS) / 8) as usize];
-                if (offset - OFFSET_ARGUMENTS).is_multiple_of(8) {
-                    word as u32
-                } else {
-                    (word >> 32) as u32
-                }
-            }
-        };
-        let (mut accumulator, mut counter) = (0, 0);
-        loop {
-            let instruction = program[counter];
-            counter += 1;
-            let holds = match instruction.code {
-                LOAD => {
-                    accumulator = load(instruction.value);
-                    continue;
-                }
-                AND => {
-                    accumulator &= instruction.value;
-                    continue;
-                }
-                JUMP => {
-                    counter += instruction.value as usize;
-                    continue;
-                }
-                RETURN => return Action(instruction.value),
-                JUMP_EQUAL => accumulator == instruction.value,
-                JUMP_GREATER => accumulator > instruction.value,
-                JUMP_GREATER_EQUAL => accumulator >= instruction.value,
-                code => panic!("code {code:#x}"),
-            };
-            let jump = if holds {
-                instruction.jump_true
-            } else {
-                instruction.jump_false
-            };
-            counter += usize::from(jump);
-        }
-    }
+    const REFUSED: Action = Action::errno(1);
 
-    fn rule(call: u32, conditions: Vec<Condition>) -> Rule {
-        Rule {
-            call,
-            conditions,
-            action: Action::ALLOW,
-        }
-    }
-
-    fn decide(rules: Vec<Rule>, call: u32, first: u64) -> bool {
-        let profile = Profile {
-            default: Action::errno(1),
+    fn profile(rules: Vec<Rule>) -> Profile {
+        Profile {
+            default: REFUSED,
+            others: vec![],
             rules,
             flags: 0,
-        };
-        let program = compile(&profile).expect("compiles");
-        run(&program, ARCHITECTURE, call, [first, 0, 0, 0, 0, 0]) == Action::ALLOW
+        }
+    }
+
+    fn rule(name: &'static str, conditions: Vec<Condition>, action: Action) -> Rule {
+        Rule {
+            names: vec![name.into()],
+            conditions,
+            action,
+        }
+    }
+
+    fn allow(name: &'static str, conditions: Vec<Condition>) -> Rule {
+        rule(name, conditions, Action::ALLOW)
+    }
+
+    fn argument(argument: u32, comparison: Comparison, value: u64) -> Condition {
+        Condition {
+            argument,
+            comparison,
+            value,
+        }
+    }
+
+    fn equal(value: u64) -> Condition {
+        argument(0, Comparison::Equal, value)
+    }
+
+    /// What is decided at a call of x86-64 with this first argument.
+    fn decide(rules: Vec<Rule>, name: &str, first: u64) -> Action {
+        let program = compile(&profile(rules)).expect("compiles");
+        let call = syscalls::number(Architecture::X86_64, name).expect(name);
+        run(&program, AUDIT_X86_64, call, [first, 0, 0, 0, 0, 0])
+    }
+
+    fn allows(rules: Vec<Rule>, name: &str, first: u64) -> bool {
+        decide(rules, name, first) == Action::ALLOW
     }
 
     #[test]
-    fn every_number_gets_its_own_action() {
-        let allowed: Vec<u32> = (0..400)
-            .filter(|call| call % 3 == 0 || call % 7 == 0)
-            .collect();
-        let rules: Vec<_> = allowed.iter().map(|&call| rule(call, vec![])).collect();
-        let profile = Profile {
-            default: Action::errno(1),
-            rules,
-            flags: 0,
-        };
-        let program = compile(&profile).expect("compiles");
+    fn every_name_gets_its_own_action() {
+        let names = [
+            "read", "close", "fork", "vfork", "execve", "openat2", "getcwd",
+        ];
+        let rules: Vec<_> = names.map(|name| allow(name, vec![])).into();
+        let program = compile(&profile(rules)).expect("compiles");
+        let allowed = names.map(|name| syscalls::number(Architecture::X86_64, name).expect(name));
         for call in 0..1000 {
-            let expected = if allowed.contains(&call) {
-                Action::ALLOW
-            } else {
-                Action::errno(1)
+            let expected = match call {
+                call if allowed.contains(&call) => Action::ALLOW,
+                // What is newer than all that is named is not there.
+                438.. => NO_SUCH_CALL,
+                _ => REFUSED,
             };
-            assert_eq!(
-                run(&program, ARCHITECTURE, call, [0; 6]),
-                expected,
-                "call {call}"
-            );
+            let decided = run(&program, AUDIT_X86_64, call, [0; 6]);
+            assert_eq!(decided, expected, "call {call}");
         }
-        assert_eq!(run(&program, 0x4000_0003, 0, [0; 6]), Action::KILL_PROCESS);
-        assert_eq!(
-            run(&program, ARCHITECTURE, X32_BIT, [0; 6]),
-            Action::errno(38)
-        );
+        for (audit, call, expected) in [
+            (AUDIT_I386, 0, Action::KILL_PROCESS),
+            (0xc000_00b7, 0, Action::KILL_PROCESS),
+            (AUDIT_X86_64, X32_BIT, NO_SUCH_CALL),
+        ] {
+            assert_eq!(run(&program, audit, call, [0; 6]), expected);
+        }
+    }
+
+    #[test]
+    fn each_architecture_has_numbers_of_its_own() {
+        let all = Profile {
+            others: vec![Architecture::X86, Architecture::X32],
+            ..profile(vec![
+                allow("mkdir", vec![]),
+                allow("execve", vec![]),
+                allow("llistxattr", vec![]),
+                allow("_llseek", vec![]),
+            ])
+        };
+        let program = compile(&all).expect("compiles");
+        for (audit, call, expected) in [
+            (AUDIT_X86_64, 83, Action::ALLOW),
+            (AUDIT_X86_64, 39, REFUSED),
+            (AUDIT_X86_64, 59, Action::ALLOW),
+            (AUDIT_X86_64, 196, NO_SUCH_CALL),
+            (AUDIT_I386, 39, Action::ALLOW),
+            (AUDIT_I386, 83, REFUSED),
+            (AUDIT_I386, 140, Action::ALLOW),
+            (AUDIT_I386, 233, Action::ALLOW),
+            (AUDIT_I386, 234, NO_SUCH_CALL),
+            (AUDIT_X86_64, X32_BIT + 83, Action::ALLOW),
+            (AUDIT_X86_64, X32_BIT + 520, Action::ALLOW),
+            (AUDIT_X86_64, X32_BIT + 59, REFUSED),
+            (AUDIT_X86_64, X32_BIT + 521, NO_SUCH_CALL),
+            (0xc000_00b7, 83, Action::KILL_PROCESS),
+        ] {
+            let decided = run(&program, audit, call, [0; 6]);
+            assert_eq!(decided, expected, "{audit:#x} {call:#x}");
+        }
+    }
+
+    #[test]
+    fn a_profile_that_lets_through_by_default_knows_no_missing_calls() {
+        for default in [Action::ALLOW, Action::LOG, Action::trace(7)] {
+            let open = Profile {
+                default,
+                others: vec![Architecture::X86],
+                ..profile(vec![rule("read", vec![], REFUSED)])
+            };
+            let program = compile(&open).expect("compiles");
+            assert_eq!(run(&program, AUDIT_X86_64, 9999, [0; 6]), default);
+            assert_eq!(run(&program, AUDIT_X86_64, 0, [0; 6]), REFUSED);
+            assert_eq!(run(&program, AUDIT_I386, 3, [0; 6]), REFUSED);
+        }
+    }
+
+    #[test]
+    fn arguments_of_i386_are_of_32_bits() {
+        let minus_one = Profile {
+            others: vec![Architecture::X86],
+            ..profile(vec![
+                allow("personality", vec![equal(u64::MAX)]),
+                allow("mlock", vec![argument(1, Comparison::Less, 100)]),
+            ])
+        };
+        let program = compile(&minus_one).expect("compiles");
+        let at = |call, arguments| run(&program, AUDIT_I386, call, arguments);
+        assert_eq!(at(136, [0xffff_ffff, 0, 0, 0, 0, 0]), Action::ALLOW);
+        assert_eq!(at(136, [1, 0, 0, 0, 0, 0]), REFUSED);
+        assert_eq!(at(150, [0, 99, 0, 0, 0, 0]), Action::ALLOW);
+        assert_eq!(at(150, [0, 100, 0, 0, 0, 0]), REFUSED);
+        let native = run(&program, AUDIT_X86_64, 135, [0xffff_ffff, 0, 0, 0, 0, 0]);
+        assert_eq!(native, REFUSED);
+    }
+
+    #[test]
+    fn a_rule_reaches_into_the_calls_that_carry_others() {
+        const SOCKETCALL: u32 = 102;
+        const IPC: u32 = 117;
+        let others = vec![Architecture::X86];
+        let closed = Profile {
+            others: others.clone(),
+            ..profile(vec![
+                // The family cannot be seen there: not allowed.
+                allow("socket", vec![equal(1)]),
+                allow("bind", vec![]),
+                allow("shmat", vec![]),
+            ])
+        };
+        let program = compile(&closed).expect("compiles");
+        let at = |call, first| run(&program, AUDIT_I386, call, [first, 1, 0, 0, 0, 0]);
+        assert_eq!(at(359, 1), Action::ALLOW);
+        assert_eq!(at(SOCKETCALL, 1), REFUSED);
+        assert_eq!(at(SOCKETCALL, 2), Action::ALLOW);
+        assert_eq!(at(SOCKETCALL, 3), REFUSED);
+        assert_eq!(at(IPC, 21), Action::ALLOW);
+        assert_eq!(at(IPC, (1 << 16) | 21), Action::ALLOW);
+        assert_eq!(at(IPC, 22), REFUSED);
+
+        let open = Profile {
+            default: Action::ALLOW,
+            others,
+            ..profile(vec![
+                rule("socket", vec![equal(40)], REFUSED),
+                rule("socketcall", vec![], Action::LOG),
+            ])
+        };
+        let program = compile(&open).expect("compiles");
+        let at = |call, first| run(&program, AUDIT_I386, call, [first, 0, 0, 0, 0, 0]);
+        assert_eq!(at(359, 40), REFUSED);
+        assert_eq!(at(359, 1), Action::ALLOW);
+        // The family cannot be seen there: refused.
+        assert_eq!(at(SOCKETCALL, 1), REFUSED);
+        assert_eq!(at(SOCKETCALL, 2), Action::LOG);
     }
 
     #[test]
@@ -405,16 +449,12 @@ mod tests {
         ];
         for (comparison, truth) in comparisons {
             for value in samples {
-                for argument in samples {
-                    let condition = Condition {
-                        argument: 0,
-                        comparison,
-                        value,
-                    };
+                let rules = vec![allow("mmap", vec![argument(0, comparison, value)])];
+                for first in samples {
                     assert_eq!(
-                        decide(vec![rule(9, vec![condition])], 9, argument),
-                        truth(argument, value),
-                        "{argument:#x} {comparison:?} {value:#x}"
+                        allows(rules.clone(), "mmap", first),
+                        truth(first, value),
+                        "{first:#x} {comparison:?} {value:#x}"
                     );
                 }
             }
@@ -423,41 +463,52 @@ mod tests {
 
     #[test]
     fn rules_of_one_call_are_alternatives_and_one_without_conditions_covers_them() {
-        let equal = |value| Condition {
-            argument: 0,
-            comparison: Comparison::Equal,
-            value,
-        };
-        let both = vec![rule(9, vec![equal(1)]), rule(9, vec![equal(2)])];
-        assert!(decide(both.clone(), 9, 1) && decide(both.clone(), 9, 2));
-        assert!(!decide(both.clone(), 9, 3));
+        let both = vec![allow("mmap", vec![equal(1)]), allow("mmap", vec![equal(2)])];
+        assert!(allows(both.clone(), "mmap", 1) && allows(both.clone(), "mmap", 2));
+        assert!(!allows(both.clone(), "mmap", 3));
         let mut covered = both;
-        covered.push(rule(9, vec![]));
-        assert!(decide(covered, 9, 3));
+        covered.push(allow("mmap", vec![]));
+        assert!(allows(covered.clone(), "mmap", 3));
+        let program = compile(&profile(covered)).expect("compiles");
+        let plain = compile(&profile(vec![allow("mmap", vec![])])).expect("compiles");
+        assert_eq!(program, plain);
+        let different = vec![
+            rule("mmap", vec![equal(1)], REFUSED),
+            rule("mmap", vec![equal(1)], Action::trace(3)),
+        ];
+        assert_eq!(decide(different, "mmap", 1), Action::trace(3));
     }
 
     #[test]
     fn conditions_of_one_rule_must_all_hold() {
-        let condition = |argument, value| Condition {
-            argument,
-            comparison: Comparison::Equal,
-            value,
-        };
-        let profile = Profile {
-            default: Action::errno(1),
-            rules: vec![rule(
-                9,
-                vec![condition(0, 1), condition(5, 2), condition(2, 3)],
-            )],
-            flags: 0,
-        };
-        let program = compile(&profile).expect("compiles");
-        let decide = |arguments| run(&program, ARCHITECTURE, 9, arguments) == Action::ALLOW;
+        let equal = |number, value| argument(number, Comparison::Equal, value);
+        let rules = vec![allow("mmap", vec![equal(0, 1), equal(5, 2), equal(2, 3)])];
+        let program = compile(&profile(rules)).expect("compiles");
+        let decide = |arguments| run(&program, AUDIT_X86_64, 9, arguments) == Action::ALLOW;
         assert!(decide([1, 9, 3, 9, 9, 2]));
         assert!(
             !decide([0, 9, 3, 9, 9, 2])
                 && !decide([1, 9, 0, 9, 9, 2])
                 && !decide([1, 9, 3, 9, 9, 0])
         );
+    }
+
+    #[test]
+    fn actions_are_ranked_as_the_kernel_does() {
+        let ranked = [
+            Action::KILL_PROCESS,
+            Action::KILL_THREAD,
+            Action::TRAP,
+            Action::errno(1),
+            Action::NOTIFY,
+            Action::trace(1),
+            Action::LOG,
+            Action::ALLOW,
+        ];
+        for pair in ranked.windows(2) {
+            assert!(pair[0].is_stricter_than(pair[1]), "{pair:?}");
+            assert!(!pair[1].is_stricter_than(pair[0]), "{pair:?}");
+        }
+        assert!(!Action::errno(1).is_stricter_than(Action::errno(38)));
     }
 }

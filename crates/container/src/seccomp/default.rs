@@ -1,12 +1,12 @@
 //! The profile that Docker applies by default, for this architecture.
 //!
 //! Invariant: an allow-list. What is not named here fails with `EPERM`, except `clone3`, which
-//! fails with `ENOSYS` so that C libraries fall back to `clone`, whose flags a filter can see.
+//! fails with `ENOSYS` so that C libraries fall back to `clone`, whose flags a filter can see, and
+//! what is newer than all that is named.
 
 use crate::capabilities::CapabilitySet;
 
-use super::compile::{Action, Comparison, Condition, Profile, Rule};
-use super::syscalls;
+use super::rule::{Action, Comparison, Condition, Profile, Rule};
 
 /// Allowed to everybody. (`io_uring_*` is not: Docker took it out in version 25.)
 #[rustfmt::skip]
@@ -89,26 +89,24 @@ const AF_VSOCK: u64 = libc::AF_VSOCK as u64;
 const NAMESPACES: u64 = 0x7e02_0000;
 
 pub(super) fn profile(capabilities: CapabilitySet) -> Profile {
-    let mut rules: Vec<Rule> = Vec::new();
-    let mut add = |name: &str, conditions: Vec<Condition>, action: Action| {
-        if let Some(call) = syscalls::number(name) {
-            rules.push(Rule {
-                call,
-                conditions,
-                action,
-            });
-        }
+    let plain = |names: &[&'static str]| Rule {
+        names: names.iter().map(|&name| name.into()).collect(),
+        conditions: Vec::new(),
+        action: Action::ALLOW,
     };
-    for name in ALLOWED {
-        add(name, vec![], Action::ALLOW);
-    }
+    let mut rules = vec![plain(ALLOWED)];
     for (capability, names) in BY_CAPABILITY {
         if capabilities.contains(capability) {
-            for name in *names {
-                add(name, vec![], Action::ALLOW);
-            }
+            rules.push(plain(names));
         }
     }
+    let mut add = |name: &'static str, conditions: Vec<Condition>, action: Action| {
+        rules.push(Rule {
+            names: vec![name.into()],
+            conditions,
+            action,
+        });
+    };
     for value in PERSONALITIES {
         add(
             "personality",
@@ -127,6 +125,7 @@ pub(super) fn profile(capabilities: CapabilitySet) -> Profile {
     }
     Profile {
         default: Action::errno(libc::EPERM as u16),
+        others: Vec::new(),
         rules,
         flags: 0,
     }
@@ -142,22 +141,26 @@ fn first(comparison: Comparison, value: u64) -> Condition {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rule::Architecture;
+    use super::super::syscalls;
     use super::*;
 
     #[test]
     fn every_name_is_a_call_of_this_architecture() {
         let conditional = BY_CAPABILITY.iter().flat_map(|(_, names)| *names);
         for name in ALLOWED.iter().chain(conditional) {
-            assert!(syscalls::number(name).is_some(), "{name}");
+            let number = syscalls::number(Architecture::X86_64, name);
+            assert!(number.is_some(), "{name}");
         }
     }
 
     #[test]
     fn capabilities_open_their_calls() {
         let allows = |bits: u64, name: &str| {
-            let call = syscalls::number(name).expect(name);
             profile(CapabilitySet(bits)).rules.iter().any(|rule| {
-                rule.call == call && rule.conditions.is_empty() && rule.action == Action::ALLOW
+                rule.names.iter().any(|known| known == name)
+                    && rule.conditions.is_empty()
+                    && rule.action == Action::ALLOW
             })
         };
         assert!(!allows(0, "mount") && allows(1 << 21, "mount"));

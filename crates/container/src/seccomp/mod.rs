@@ -2,12 +2,20 @@
 //! classic BPF by [`compile`].
 //!
 //! Invariant: a filter that cannot be made or installed is an error, never a warning. Programs
-//! of another architecture (32-bit x86) are killed: their calls have other numbers.
+//! of an architecture that a profile does not name are killed: their calls have other numbers.
 
+mod check;
 mod compile;
 mod default;
+#[cfg(test)]
+mod emulator;
+mod oci;
 mod profile;
+mod rule;
 mod syscalls;
+mod words;
+
+use std::os::fd::OwnedFd;
 
 use bulkhead_model::{Result, Seccomp, Security};
 use serde::{Deserialize, Serialize};
@@ -15,6 +23,9 @@ use serde::{Deserialize, Serialize};
 use crate::capabilities::CapabilitySet;
 use crate::failure::Context;
 use crate::sys::{self, Instruction};
+
+pub(crate) use oci::{Listener, OciProfile};
+pub(crate) use words::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS};
 
 /// A compiled filter: the instructions as 64-bit numbers, and `SECCOMP_FILTER_FLAG_*`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,17 +60,27 @@ impl Filter {
             .collect()
     }
 
-    /// Installs the filter; legal with `CAP_SYS_ADMIN` or after `no_new_privs`.
-    pub(crate) fn install(&self) -> Result<()> {
-        sys::install_filter(&self.instructions(), self.flags)
-            .host(|| "install the system call filter".into())
+    pub(crate) fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// Installs the filter; legal with `CAP_SYS_ADMIN` or after `no_new_privs`. Where a rule asks
+    /// for a listener, gives the descriptor that it listens on.
+    pub(crate) fn install(&self) -> Result<Option<OwnedFd>> {
+        let installed = sys::install_filter(&self.instructions(), self.flags)
+            .host(|| "install the system call filter".into())?;
+        let listens = self.flags & words::NEW_LISTENER != 0;
+        Ok(listens.then(|| sys::returned(installed)))
     }
 }
 
-/// The filter of an OCI configuration's `linux.seccomp`, whose form is part of Docker's.
-pub(crate) fn of_profile(text: &str) -> Result<Filter> {
-    let profile = profile::parse(text, CapabilitySet(0))?;
-    Ok(Filter::new(&compile::compile(&profile)?, profile.flags))
+/// Whether the kernel knows a flag.
+pub(crate) fn supports(flag: u32) -> bool {
+    let beside = match flag {
+        words::WAIT_KILLABLE_RECV => words::NEW_LISTENER,
+        _ => 0,
+    };
+    sys::knows_filter_flags(flag | beside)
 }
 
 /// The filter for these settings; `None` if there is to be none.

@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use crate::capabilities::CapabilitySet;
 
-use super::compile::{Action, Comparison, Condition, Profile, Rule};
-use super::syscalls;
+use super::rule::{Action, Architecture, Profile, Rule};
+use super::words::{self, ArgumentText};
 
 const ARCHITECTURE: &str = "amd64";
 const OCI_ARCHITECTURE: &str = "SCMP_ARCH_X86_64";
@@ -27,8 +27,7 @@ struct ProfileText {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ArchitectureText {
     architecture: String,
-    #[serde(rename = "subArchitectures")]
-    _sub_architectures: Option<Vec<String>>,
+    sub_architectures: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -43,16 +42,6 @@ struct RuleText {
     _comment: Option<String>,
     includes: Option<FilterText>,
     excludes: Option<FilterText>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ArgumentText {
-    index: u32,
-    value: u64,
-    #[serde(default)]
-    value_two: u64,
-    op: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -71,35 +60,53 @@ struct FilterText {
 pub(super) fn parse(text: &str, capabilities: CapabilitySet) -> Result<Profile> {
     let profile: ProfileText = serde_json::from_str(text)
         .map_err(|error| Error::invalid("read the seccomp profile").with_source(error))?;
-    let names_ours = match (&profile.architectures, &profile.arch_map) {
-        (Some(names), _) => names.iter().any(|name| name == OCI_ARCHITECTURE),
-        (None, Some(map)) => map
-            .iter()
-            .any(|entry| entry.architecture == OCI_ARCHITECTURE),
-        (None, None) => true,
-    };
-    if !names_ours {
-        return Err(Error::invalid(format!(
-            "the seccomp profile is not for this architecture: add {OCI_ARCHITECTURE}"
-        )));
-    }
     let mut rules = Vec::new();
     for rule in &profile.syscalls {
         add(rule, capabilities, &mut rules)?;
     }
+    let default = within(words::action(
+        &profile.default_action,
+        profile.default_errno_ret,
+    ))?;
+    let notifies = |action| action == Action::NOTIFY;
+    if notifies(default) || rules.iter().any(|rule| notifies(rule.action)) {
+        return Err(Error::invalid(
+            "the seccomp profile has the action SCMP_ACT_NOTIFY: nobody would answer it",
+        ));
+    }
     Ok(Profile {
-        default: action(&profile.default_action, profile.default_errno_ret)?,
+        default,
+        others: others(&profile)?,
         rules,
-        flags: flags(profile.flags.as_deref().unwrap_or_default())?,
+        flags: within(words::flags(profile.flags.as_deref().unwrap_or_default()))?,
     })
 }
 
+/// Those of `archMap` are for the architecture that they stand beside.
+fn others(profile: &ProfileText) -> Result<Vec<Architecture>> {
+    if let Some(names) = &profile.architectures {
+        return within(words::others(names));
+    }
+    let map = profile.arch_map.as_deref().unwrap_or_default();
+    let ours = map
+        .iter()
+        .find(|entry| entry.architecture == OCI_ARCHITECTURE);
+    match ours.and_then(|entry| entry.sub_architectures.as_deref()) {
+        Some(names) => within(words::others(names)),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn within<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| Error::new(error.kind(), "the seccomp profile").with_source(error))
+}
+
 fn add(rule: &RuleText, capabilities: CapabilitySet, rules: &mut Vec<Rule>) -> Result<()> {
-    let action = action(&rule.action, rule.errno_ret)?;
+    let action = within(words::action(&rule.action, rule.errno_ret))?;
     let arguments = rule.args.as_deref().unwrap_or_default();
     let conditions = arguments
         .iter()
-        .map(condition)
+        .map(|argument| within(words::condition(argument)))
         .collect::<Result<Vec<_>>>()?;
     let included = rule
         .includes
@@ -121,74 +128,8 @@ fn add(rule: &RuleText, capabilities: CapabilitySet, rules: &mut Vec<Rule>) -> R
             ));
         }
     };
-    // Two conditions on one argument are alternatives in this format.
-    let mut indices: Vec<u32> = conditions
-        .iter()
-        .map(|condition| condition.argument)
-        .collect();
-    indices.sort_unstable();
-    let alternatives = indices.windows(2).any(|pair| pair[0] == pair[1]);
-    for call in names.iter().filter_map(|name| syscalls::number(name)) {
-        if alternatives {
-            rules.extend(conditions.iter().map(|&condition| Rule {
-                call,
-                conditions: vec![condition],
-                action,
-            }));
-        } else {
-            rules.push(Rule {
-                call,
-                conditions: conditions.clone(),
-                action,
-            });
-        }
-    }
+    rules.extend(words::rules(names, conditions, action));
     Ok(())
-}
-
-fn action(name: &str, errno: Option<u16>) -> Result<Action> {
-    Ok(match name {
-        "SCMP_ACT_ALLOW" => Action::ALLOW,
-        "SCMP_ACT_ERRNO" => Action::errno(errno.unwrap_or(libc::EPERM as u16)),
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Action::KILL_THREAD,
-        "SCMP_ACT_KILL_PROCESS" => Action::KILL_PROCESS,
-        "SCMP_ACT_TRAP" => Action::TRAP,
-        "SCMP_ACT_TRACE" => Action::trace(errno.unwrap_or(libc::EPERM as u16)),
-        "SCMP_ACT_LOG" => Action::LOG,
-        other => {
-            return Err(Error::invalid(format!(
-                "the seccomp profile has the action '{other}', which is not supported"
-            )));
-        }
-    })
-}
-
-fn condition(text: &ArgumentText) -> Result<Condition> {
-    if text.index > 5 {
-        return Err(Error::invalid(format!(
-            "the seccomp profile names argument {}, and a system call has arguments 0 to 5",
-            text.index
-        )));
-    }
-    let (comparison, value) = match text.op.as_str() {
-        "SCMP_CMP_NE" => (Comparison::NotEqual, text.value),
-        "SCMP_CMP_LT" => (Comparison::Less, text.value),
-        "SCMP_CMP_LE" => (Comparison::LessOrEqual, text.value),
-        "SCMP_CMP_EQ" => (Comparison::Equal, text.value),
-        "SCMP_CMP_GE" => (Comparison::GreaterOrEqual, text.value),
-        "SCMP_CMP_GT" => (Comparison::Greater, text.value),
-        "SCMP_CMP_MASKED_EQ" => (Comparison::MaskedEqual { mask: text.value }, text.value_two),
-        other => {
-            return Err(Error::invalid(format!(
-                "the seccomp profile has the comparison '{other}', which does not exist"
-            )));
-        }
-    };
-    Ok(Condition {
-        argument: text.index,
-        comparison,
-        value,
-    })
 }
 
 fn includes(filter: &FilterText, capabilities: CapabilitySet) -> Result<bool> {
@@ -217,18 +158,6 @@ fn kernel_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn flags(names: &[String]) -> Result<u32> {
-    names.iter().try_fold(0, |flags, name| match name.as_str() {
-        // All threads at once: the process has one when the filter is installed.
-        "SECCOMP_FILTER_FLAG_TSYNC" => Ok(flags),
-        "SECCOMP_FILTER_FLAG_LOG" => Ok(flags | 1 << 1),
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(flags | 1 << 2),
-        other => Err(Error::invalid(format!(
-            "the seccomp profile has the flag '{other}', which is not supported"
-        ))),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,21 +181,16 @@ mod tests {
             ]}"#;
         let profile = parse(text, NONE).expect("profile");
         assert_eq!(profile.default, Action::errno(38));
-        let calls: Vec<u32> = profile.rules.iter().map(|rule| rule.call).collect();
-        let number = |name| syscalls::number(name).expect(name);
+        assert_eq!(profile.others, [Architecture::X86]);
+        let first = |rule: &Rule| rule.names[0].to_string();
+        let calls: Vec<String> = profile.rules.iter().map(first).collect();
         assert_eq!(
             calls,
-            [
-                number("read"),
-                number("clone"),
-                number("ptrace"),
-                number("personality"),
-                number("personality")
-            ]
+            ["read", "clone", "ptrace", "personality", "personality"]
         );
         let admin = parse(text, CapabilitySet(1 << 21)).expect("profile");
-        assert!(admin.rules.iter().any(|rule| rule.call == number("mount")));
-        assert!(!admin.rules.iter().any(|rule| rule.call == number("clone")));
+        assert!(admin.rules.iter().any(|rule| rule.names[0] == "mount"));
+        assert!(!admin.rules.iter().any(|rule| rule.names[0] == "clone"));
     }
 
     #[test]
@@ -279,8 +203,8 @@ mod tests {
                 "sysclls",
             ),
             (
-                r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_ARM"]}"#,
-                "SCMP_ARCH_X86_64",
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_VAX"]}"#,
+                "SCMP_ARCH_VAX",
             ),
             (
                 r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}"#,

@@ -8,6 +8,7 @@ mod command_line;
 mod schema;
 mod support;
 
+mod attributes;
 mod checklist;
 mod host;
 mod isolation;
@@ -17,6 +18,7 @@ mod oci_cgroups;
 mod oci_config;
 mod oci_systemd;
 mod rootless;
+mod seccomp;
 mod settings;
 mod user_namespaces;
 
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         ("oci_config", oci_config::SCENARIOS),
         ("oci_systemd", oci_systemd::SCENARIOS),
         ("rootless", rootless::SCENARIOS),
+        ("attributes", attributes::SCENARIOS),
+        ("seccomp", seccomp::SCENARIOS),
         ("user_namespaces", user_namespaces::SCENARIOS),
         ("checklist", checklist::SCENARIOS),
         ("leaks", leaks::SCENARIOS),

@@ -90,18 +90,6 @@ fn refused_fields(host: &Host) {
         ),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
         (
-            "/linux/personality",
-            json!({"domain": "LINUX32"}),
-            "linux.personality",
-        ),
-        ("/linux/mountLabel", json!("label"), "linux.mountLabel"),
-        (
-            "/linux/memoryPolicy",
-            json!({"mode": "MPOL_BIND"}),
-            "linux.memoryPolicy",
-        ),
-        ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices"),
-        (
             "/linux/namespaces",
             json!([{"type": "mount"}, {"type": "users"}]),
             "linux.namespaces[1].type",
@@ -123,11 +111,6 @@ fn refused_fields(host: &Host) {
         ),
         (
             "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}),
-            "linux.seccomp.listenerPath",
-        ),
-        (
-            "/linux/seccomp",
             json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
             "SCMP_ACT_NOTIFY",
         ),
@@ -140,32 +123,6 @@ fn refused_fields(host: &Host) {
             "/linux/rootfsPropagation",
             json!("sideways"),
             "linux.rootfsPropagation",
-        ),
-        (
-            "/process/apparmorProfile",
-            json!("p"),
-            "process.apparmorProfile",
-        ),
-        ("/process/selinuxLabel", json!("l"), "process.selinuxLabel"),
-        (
-            "/process/scheduler",
-            json!({"policy": "SCHED_IDLE"}),
-            "process.scheduler",
-        ),
-        (
-            "/process/ioPriority",
-            json!({"class": "IOPRIO_CLASS_IDLE"}),
-            "process.ioPriority",
-        ),
-        (
-            "/process/execCPUAffinity",
-            json!({"initial": "0"}),
-            "process.execCPUAffinity",
-        ),
-        (
-            "/process/capabilities/bounding",
-            json!(["CAP_NOPE"]),
-            "process.capabilities.bounding",
         ),
         (
             "/process/rlimits",

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::seccomp::OciProfile;
+
 use super::{Resources, nullable};
 
 #[derive(Debug, Default, Deserialize)]
@@ -17,7 +19,7 @@ pub(in crate::oci) struct Linux {
     #[serde(default, deserialize_with = "nullable")]
     pub(in crate::oci) resources: Resources,
     pub(in crate::oci) rootfs_propagation: Option<String>,
-    pub(in crate::oci) seccomp: Option<serde_json::Value>,
+    pub(in crate::oci) seccomp: Option<OciProfile>,
     #[serde(default, deserialize_with = "nullable")]
     pub(in crate::oci) sysctl: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "nullable")]
@@ -114,6 +116,7 @@ pub(in crate::oci) struct IntelRdt {
 #[serde(expecting = "an object")]
 pub(in crate::oci) struct MemoryPolicy {
     /// `MPOL_…`.
+    #[serde(default, deserialize_with = "nullable")]
     pub(in crate::oci) mode: String,
     #[serde(default, deserialize_with = "nullable")]
     pub(in crate::oci) nodes: String,

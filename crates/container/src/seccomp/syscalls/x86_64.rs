@@ -1,15 +1,7 @@
-//! The numbers of the system calls of x86-64, by name (kernel: `arch/x86/entry/syscalls`).
-//!
-//! Invariant: sorted by name, because [`number`] searches by halving.
-
-/// The number of a system call; `None` if this architecture has no call of that name.
-pub(crate) fn number(name: &str) -> Option<u32> {
-    let index = TABLE.binary_search_by(|(entry, _)| entry.cmp(&name)).ok()?;
-    Some(TABLE[index].1)
-}
+//! The calls of x86-64 (kernel: `arch/x86/entry/syscalls/syscall_64.tbl`).
 
 #[rustfmt::skip]
-const TABLE: &[(&str, u32)] = &[
+pub(super) const TABLE: &[(&str, u32)] = &[
     ("_sysctl", 156), ("accept", 43), ("accept4", 288), ("access", 21), ("acct", 163),
     ("add_key", 248), ("adjtimex", 159), ("afs_syscall", 183), ("alarm", 37), ("arch_prctl", 158),
     ("bind", 49), ("bpf", 321), ("brk", 12), ("cachestat", 451), ("capget", 125), ("capset", 126),
@@ -98,17 +90,3 @@ const TABLE: &[(&str, u32)] = &[
     ("utimes", 235), ("vfork", 58), ("vhangup", 153), ("vmsplice", 278), ("vserver", 236),
     ("wait4", 61), ("waitid", 247), ("write", 1), ("writev", 20),
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_is_sorted_and_agrees_with_libc() {
-        assert!(TABLE.is_sorted_by(|left, right| left.0 < right.0));
-        assert_eq!(number("read"), Some(libc::SYS_read as u32));
-        assert_eq!(number("clone3"), Some(libc::SYS_clone3 as u32));
-        assert_eq!(number("openat2"), Some(libc::SYS_openat2 as u32));
-        assert_eq!(number("socketcall"), None);
-    }
-}
