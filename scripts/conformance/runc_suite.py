@@ -45,7 +45,7 @@ CONTEXTS = {
 def main():
     arguments = parser().parse_args()
     runtimes = dict(text.split("=", 1) for text in arguments.runtime)
-    contexts = ["root", "user", "idmap"] if arguments.user else ["root"]
+    contexts = arguments.context or (list(CONTEXTS) if arguments.user else ["root"])
     if not arguments.report:
         for context in contexts:
             for name, program in runtimes.items():
@@ -86,6 +86,9 @@ def parser():
         "--user",
         help="run the suite as this user too, whose subordinate ids are 100000 to 165535 for users "
         "and 200000 to 265535 for groups",
+    )
+    result.add_argument(
+        "--context", action="append", choices=list(CONTEXTS), help="run this alone; may be repeated"
     )
     result.add_argument("--report", action="store_true", help="only report what has been run")
     result.add_argument("--markdown", help="the file for the report")
@@ -176,8 +179,8 @@ def report(results, names, reasons):
     lines = [
         "# Conformance",
         "",
-        f"{' and '.join(names)} on one host, in one run of `scripts/conformance/runc_suite.py`: runc's own",
-        "integration suite, of its main branch. Written by that program; the reasons are in",
+        f"{' and '.join(names)} on one host, one after the other: runc's own integration suite, as",
+        "`scripts/conformance/runc_suite.py` runs it, which wrote this; the reasons are in",
         "`scripts/conformance/reasons.json`.",
     ]
     complete = True

@@ -288,7 +288,7 @@ fn sub_group(group: &Cgroup, arguments: &Arguments) -> Result<Cgroup> {
             .any(|part| !matches!(part, std::path::Component::Normal(_)))
         {
             return Err(Error::invalid(format!(
-                "--cgroup: '{text}' leads out of the container's cgroup"
+                "--cgroup: bad sub cgroup path '{text}': it leads out of the container's cgroup"
             )));
         }
         let mut found = false;
@@ -303,7 +303,7 @@ fn sub_group(group: &Cgroup, arguments: &Arguments) -> Result<Cgroup> {
                 directory.path.push(&relative);
                 if !directory.path.is_dir() {
                     return Err(Error::not_found(format!(
-                        "--cgroup: {} does not exist",
+                        "--cgroup: adding pid of the new process to {}: no such file or directory",
                         directory.path.display()
                     )));
                 }
@@ -311,7 +311,7 @@ fn sub_group(group: &Cgroup, arguments: &Arguments) -> Result<Cgroup> {
         }
         if !found {
             return Err(Error::invalid(format!(
-                "--cgroup: '{text}' names no controller of this host"
+                "--cgroup: unknown controller in '{text}': this host has none of that name"
             )));
         }
     }
