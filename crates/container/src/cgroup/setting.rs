@@ -31,6 +31,18 @@ pub(crate) enum Otherwise {
     Write(String, String),
 }
 
+impl Setting {
+    fn check(&self) -> Result<()> {
+        if self.file.contains('/') {
+            return Err(Error::invalid(format!(
+                "{}: '{}' is no file name",
+                self.field, self.file
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl Cgroup {
     /// Writes settings in their order. One that the kernel refuses as not fitting to another
     /// (a period to a quota, a burst to a quota) is tried once more at the end.
@@ -44,6 +56,9 @@ impl Cgroup {
         };
         let settings = rounded.as_deref().unwrap_or(settings);
         let mut again = Vec::new();
+        for setting in settings {
+            setting.check()?;
+        }
         for setting in settings {
             match self.write(setting)? {
                 Ok(()) => {}

@@ -1,4 +1,5 @@
-//! The container's directory below the root: `state.json`, and the socket on which its init waits.
+//! The container's directory below the root: `state.json` (runtime.md, "State"), and the socket on
+//! which its init waits.
 //!
 //! ```text
 //! <root>/<id>/state.json   written whole and renamed; pid 0 while it is created

@@ -1,4 +1,5 @@
-//! `tmpcopyup`: a tmpfs that starts with a copy of the directory that it covers.
+//! `tmpcopyup`: a tmpfs that starts with a copy of the directory that it covers (config.md, "Linux
+//! mount options").
 //!
 //! Invariant: both trees are walked by descriptors and no link is followed, as an image decides
 //! what is in them.
@@ -106,12 +107,12 @@ fn owners(status: &Stat) -> (Option<Uid>, Option<Gid>) {
 }
 
 fn times(status: &Stat) -> Timestamps {
-    let time = |seconds: i64, nanoseconds: u64| Timespec {
+    let time = |seconds, nanoseconds: u64| Timespec {
         tv_sec: seconds,
         tv_nsec: nanoseconds as i64,
     };
     Timestamps {
-        last_access: time(status.st_atime as i64, status.st_atime_nsec as u64),
-        last_modification: time(status.st_mtime as i64, status.st_mtime_nsec as u64),
+        last_access: time(status.st_atime, status.st_atime_nsec),
+        last_modification: time(status.st_mtime, status.st_mtime_nsec),
     }
 }

@@ -1,4 +1,4 @@
-//! `create`: everything up to the program's start.
+//! `create`: everything up to the program's start (runtime.md, "Create" and "Lifecycle").
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;

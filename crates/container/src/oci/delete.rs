@@ -1,4 +1,5 @@
-//! `delete`: removes what a stopped container holds; with `--force` whatever its state is.
+//! `delete`: removes what a stopped container holds; with `--force`, which is runc's, whatever its
+//! state is (runtime.md, "Delete").
 
 use std::os::fd::AsFd;
 use std::path::Path;

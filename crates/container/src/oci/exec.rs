@@ -1,4 +1,5 @@
-//! `exec`: one more process in a running container.
+//! `exec`: one more process in a running container. The verb is runc's, its process the
+//! specification's (config.md, "Process").
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,5 @@
-//! `kill`: a signal for the container's init, or for all its processes.
+//! `kill`: a signal for the container's init, or with runc's `--all` for all its processes
+//! (runtime.md, "Kill").
 //!
 //! Invariant: SIGKILL leaves no process of the container, whosever PID namespace it is in.
 

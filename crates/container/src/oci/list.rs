@@ -1,4 +1,4 @@
-//! `list`: the containers below the root, as a table, as JSON, or as identifiers alone.
+//! `list`, a verb of runc's: the containers below the root, as a table, as JSON, or as identifiers alone.
 
 use bulkhead_model::{Error, Result};
 

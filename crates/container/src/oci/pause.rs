@@ -1,4 +1,4 @@
-//! `pause`: stops all processes of a container.
+//! `pause`, a verb of runc's: stops all processes of a container.
 
 use bulkhead_model::{Error, Result};
 

@@ -1,4 +1,4 @@
-//! `ps`: the processes of a container, out of the host's ps(1) or as numbers.
+//! `ps`, a verb of runc's: the processes of a container, out of the host's ps(1) or as numbers.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! `resume`: lets the processes of a paused container go on.
+//! `resume`, a verb of runc's: lets the processes of a paused container go on.
 
 use bulkhead_model::{Error, Result};
 

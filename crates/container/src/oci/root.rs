@@ -52,9 +52,12 @@ pub(super) fn unmount_from_host(rootfs: &Path) {
 pub(super) fn attach(plan: &Plan) -> Result<OwnedFd> {
     let path = &plan.rootfs;
     let doing = || format!("root.path: mount {}", path.display());
-    if matches!(plan.propagation, Some((libc::MS_SHARED, _))) {
+    if matches!(
+        plan.propagation,
+        Some((libc::MS_SHARED | libc::MS_UNBINDABLE, _))
+    ) {
         // Else the mount would reach the host, and pivot_root(2) refuses a root that lies in a
-        // shared mount.
+        // shared mount; and of an unbindable one there is no copy.
         make_parent_private(path)?;
     }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE

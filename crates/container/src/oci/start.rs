@@ -1,4 +1,4 @@
-//! `start`: lets a created container's program run.
+//! `start`: lets a created container's program run (runtime.md, "Start").
 
 use std::io;
 use std::os::unix::net::UnixStream;

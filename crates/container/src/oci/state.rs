@@ -1,4 +1,4 @@
-//! `state`: the container's state as the specification has it.
+//! `state`: the container's state (runtime.md, "State").
 
 use bulkhead_model::{Error, Result};
 
