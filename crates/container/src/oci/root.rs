@@ -25,7 +25,13 @@ pub(super) fn mount(plan: &Plan, host: Option<&FromHost>) -> Result<Root> {
     if !plan.has(libc::CLONE_NEWNS) {
         return mount_on_host(plan);
     }
-    propagate("/", plan.propagation.unwrap_or((libc::MS_SLAVE, true)))?;
+    let meanwhile = match plan.propagation {
+        None => (libc::MS_SLAVE, true),
+        // Nothing could be bound from what is unbindable.
+        Some((libc::MS_UNBINDABLE, recursive)) => (libc::MS_PRIVATE, recursive),
+        Some(propagation) => propagation,
+    };
+    propagate("/", meanwhile)?;
     match host {
         Some(host) if plan.from_host => host.get(Part::Root),
         _ => attach(plan),
