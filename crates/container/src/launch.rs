@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use bulkhead_model::user::{self, ResolvedUser};
 use bulkhead_model::{Error, ErrorKind, Result};
-use rustix::fs::{FileType, Gid, Mode, Uid, fchown, fstat};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat, major, minor};
 use rustix::io::Errno;
 
 use crate::channel::{Channel, Report};
@@ -96,6 +96,7 @@ fn become_workload(
         sys::set_controlling_terminal(rustix::stdio::stdin())
             .host(|| "set the controlling terminal".into())?;
     }
+    take_own_null()?;
     own_streams(user)?;
     if workload.new_keyring {
         sys::new_session_keyring().host(|| "start a session keyring".into())?;
@@ -159,6 +160,31 @@ fn place_descriptors(streams: Streams, extra: Vec<OwnedFd>, channel: &Channel) -
     // Closed with all others, and not once more when they would be dropped.
     std::mem::forget(copies);
     sys::close_all_but(first as u32, channel.as_fd()).host(|| "close all other descriptors".into())
+}
+
+/// Has streams that are the host's `/dev/null` be the container's own: one of the host's mounts
+/// cannot be checkpointed with the container, and need not be held.
+fn take_own_null() -> Result<()> {
+    let is_null = |status: &rustix::fs::Stat| {
+        FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice
+            && (major(status.st_rdev), minor(status.st_rdev)) == (1, 3)
+    };
+    let doing = || "open the container's /dev/null".to_owned();
+    for number in 0..FIRST {
+        let stream = sys::duplicate(number).host(doing)?;
+        if !is_null(&fstat(&stream).host(doing)?) {
+            continue;
+        }
+        // It may be anything in the image: what is none is not taken.
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY;
+        let Ok(own) = rustix::fs::open("/dev/null", flags | OFlags::CLOEXEC, Mode::empty()) else {
+            continue;
+        };
+        if is_null(&fstat(&own).host(doing)?) {
+            sys::duplicate_to(own.as_fd(), number, false).host(doing)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives the streams to the user, who otherwise could not open `/dev/stdout` again.

@@ -25,6 +25,8 @@ use super::config::{Config, Namespace};
 
 const STATE: &str = "state.json";
 const TEMPORARY: &str = ".state.json";
+/// Where a root is mounted for CRIU alone: for all others it is an empty directory.
+const RESTORED_ROOT: &str = "criu-root";
 const SOCKET: &str = "start.sock";
 
 /// The status of a container; runtime.md, "State", and runc's `paused`.
@@ -206,6 +208,17 @@ impl Container {
             annotations: &record.annotations,
             owner: "",
         }
+    }
+
+    /// Makes the mount point for the root of a container that CRIU restores.
+    pub(super) fn make_restored_root(&self) -> Result<PathBuf> {
+        let directory = self.directory.join(RESTORED_ROOT);
+        let doing = || format!("make {}", directory.display());
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .host(doing)?;
+        directory.canonicalize().host(doing)
     }
 
     /// The path of the socket, short enough for `sun_path` whatever the root is: valid while the

@@ -3,8 +3,8 @@
 //! Invariant: every flag of a verb has its line here (a test compares them).
 
 use super::arguments::Flag;
-use super::{create, delete, events, exec, features, kill, list, pause, ps, resume, run, spec};
-use super::{start, state, update};
+use super::{checkpoint, create, delete, events, exec, features, kill, list, pause, ps, restore};
+use super::{resume, run, spec, start, state, update};
 
 /// A verb as the command line knows it.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ const CONTAINER: &str = "CONTAINER";
 
 #[rustfmt::skip]
 pub(super) const VERBS: &[Verb] = &[
-    verb("checkpoint", CONTAINER, "write the state of a running container to files (needs CRIU)", &[]),
+    verb("checkpoint", CONTAINER, "write the state of a running container to files (needs CRIU)", checkpoint::FLAGS),
     verb("create", CONTAINER, "make a container up to the start of its program", create::FLAGS),
     verb("delete", CONTAINER, "remove what a stopped container holds", delete::FLAGS),
     verb("events", CONTAINER, "show readings of a container's cgroup and its kills for want of memory", events::FLAGS),
@@ -47,7 +47,7 @@ pub(super) const VERBS: &[Verb] = &[
     verb("list", "", "show the containers below --root", list::FLAGS),
     verb("pause", CONTAINER, "stop all processes of a container", pause::FLAGS),
     Verb { leading: true, ..verb("ps", "CONTAINER [OPTION OF ps(1) …]", "show the processes of a container", ps::FLAGS) },
-    verb("restore", CONTAINER, "make a container of the files of a checkpoint (needs CRIU)", &[]),
+    verb("restore", CONTAINER, "make a container of the files of a checkpoint (needs CRIU)", restore::FLAGS),
     verb("resume", CONTAINER, "let the processes of a paused container go on", resume::FLAGS),
     verb("run", CONTAINER, "create and start a container", run::FLAGS),
     verb("spec", "", "write a config.json to begin with", spec::FLAGS),

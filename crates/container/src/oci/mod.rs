@@ -10,10 +10,12 @@
 mod arguments;
 mod attributes;
 mod bounds;
+mod checkpoint;
 mod config;
 mod container;
 mod copy_up;
 mod create;
+mod criu;
 mod delete;
 mod events;
 mod exec;
@@ -38,6 +40,7 @@ mod plan;
 mod process;
 mod ps;
 mod resources;
+mod restore;
 mod resume;
 mod root;
 mod run;
@@ -83,6 +86,8 @@ struct Global {
     /// A group that cannot be made for want of permission is done without where nothing was asked
     /// of it.
     rootless: bool,
+    /// The program, if it is not the one of the path.
+    criu: Option<PathBuf>,
 }
 
 const GLOBAL: &[Flag] = &[
@@ -115,6 +120,10 @@ impl Global {
             root: root.map_or_else(|| default_root(ordinary), PathBuf::from),
             root_given: root.is_some(),
             rootless,
+            criu: arguments
+                .value("criu")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
         })
     }
 }
@@ -262,6 +271,8 @@ fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) ->
         "events" => done(events::main(&global, rest)),
         "spec" => done(spec::main(rest)),
         "features" => done(features::main(rest)),
+        "checkpoint" => done(checkpoint::main(&global, rest)),
+        "restore" => restore::main(&global, rest),
         other => Err(Error::unsupported(format!(
             "{other} is not supported by this version of Bulkhead"
         ))),

@@ -15,6 +15,7 @@ mod isolation;
 mod leaks;
 mod oci;
 mod oci_cgroups;
+mod oci_checkpoint;
 mod oci_config;
 mod oci_systemd;
 mod rootless;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         ("oci", oci::SCENARIOS),
         ("bad_input", bad_input::SCENARIOS),
         ("oci_cgroups", oci_cgroups::SCENARIOS),
+        ("oci_checkpoint", oci_checkpoint::SCENARIOS),
         ("command_line", command_line::SCENARIOS),
         ("oci_config", oci_config::SCENARIOS),
         ("oci_systemd", oci_systemd::SCENARIOS),
