@@ -59,7 +59,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bulkhead_model::spelling::closest;
-use bulkhead_model::{Error, Result};
+use bulkhead_model::{Error, ErrorKind, Result};
 
 use crate::log::{self, Level, Log};
 use crate::{program, sys};
@@ -279,8 +279,15 @@ fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) ->
     }
 }
 
-/// In the words that callers of runc look for.
+/// In the words that callers of runc look for; what is wrong with the program to run is told in
+/// those of a shell, alone.
 fn failed(verb: &str, error: Error) -> Error {
+    if matches!(
+        error.kind(),
+        ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
+    ) {
+        return error;
+    }
     Error::new(error.kind(), format!("runc {verb} failed")).with_source(error)
 }
 
