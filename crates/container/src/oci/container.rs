@@ -22,6 +22,7 @@ use crate::cgroup::Cgroup;
 use crate::failure::Context;
 
 use super::config::{Config, Namespace};
+use super::rdt::Rdt;
 
 const STATE: &str = "state.json";
 const TEMPORARY: &str = ".state.json";
@@ -66,6 +67,8 @@ pub(super) struct Record {
     pub(super) created: String,
     pub(super) annotations: BTreeMap<String, String>,
     pub(super) cgroup: Cgroup,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rdt: Option<Rdt>,
     /// `CLONE_*` flags of the namespaces that are not the host's.
     pub(super) namespaces: i32,
     /// The configuration as it was at create.

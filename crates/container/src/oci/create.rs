@@ -18,6 +18,7 @@ use super::config::{self, Config};
 use super::container::{self, Container, Record, Status};
 use super::mount_maker::Maker;
 use super::plan::Plan;
+use super::rdt::Rdt;
 use super::setup::{self, CreateTask};
 use super::user_namespace::Mappings;
 use super::{
@@ -163,6 +164,10 @@ pub(super) fn create(
         Cgroup::at_path(path, id, global.rootless)?
     };
     group.check_vacant()?;
+    let rdt = match &config.linux.intel_rdt {
+        Some(wanted) => Some(Rdt::new(wanted, id)?),
+        None => None,
+    };
     let settings = resources::settings(&config.linux.resources, group.is_v2())?;
     let devices = resources::device_rules(&config.linux.resources.devices)?;
 
@@ -179,6 +184,7 @@ pub(super) fn create(
             created: time::now(),
             annotations: config.annotations.clone(),
             cgroup: group.clone(),
+            rdt: rdt.clone(),
             namespaces: plan.new | joined,
             config: raw,
         },
@@ -206,6 +212,10 @@ pub(super) fn create(
     };
     let made = policy
         .and_then(|()| group.apply(&settings))
+        .and_then(|()| match (&rdt, &config.linux.intel_rdt) {
+            (Some(rdt), Some(wanted)) => rdt.make(wanted),
+            _ => Ok(()),
+        })
         .and_then(|()| match group_owner(&config) {
             Some(uid) => group.give_to(uid),
             None => Ok(()),
@@ -221,6 +231,9 @@ pub(super) fn create(
             // The first failure is the one to tell about. By its state the next delete finds what
             // cannot be removed.
             let destroyed = group.destroy();
+            if let Some(rdt) = &rdt {
+                let _ = rdt.remove();
+            }
             container.unmount_unfinished();
             if destroyed.is_ok() {
                 let _ = container.remove();
@@ -336,6 +349,9 @@ fn lead(
     container.record.start_time = container::start_time(pid)
         .ok_or_else(|| Error::host("the container's process died before its set-up"))?;
     network_devices::move_all(&config.linux.net_devices, pid)?;
+    if let Some(rdt) = &container.record.rdt {
+        rdt.add_process(pid)?;
+    }
     channel.send(&Order::Go, &[])?;
     log::debug(|| format!("child process in init(): {pid}"));
     if pauses {

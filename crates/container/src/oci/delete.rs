@@ -71,6 +71,9 @@ pub(super) fn destroy_own(root: &Path, container: &Container) -> Result<()> {
 fn destroy(container: &Container) -> Result<()> {
     end_init(container)?;
     container.cgroup().destroy()?;
+    if let Some(rdt) = &container.record.rdt {
+        rdt.remove()?;
+    }
     if container.record.pid == 0 {
         container.unmount_unfinished();
     }

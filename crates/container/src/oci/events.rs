@@ -27,7 +27,13 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
         )));
     }
     let (group, id) = (container.cgroup(), container.record.id.as_str());
-    let readings = || line("stats", id, Some(stats::read(group)));
+    let readings = || {
+        let mut data = stats::read(group);
+        if let Some(rdt) = &container.record.rdt {
+            data["intel_rdt"] = rdt.read();
+        }
+        line("stats", id, Some(data))
+    };
     if arguments.is_set("stats") {
         return readings();
     }

@@ -127,6 +127,9 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         setup::set_up_exec,
     )?;
     let started = || -> Result<Option<OwnedFd>> {
+        if let Some(rdt) = &container.record.rdt {
+            rdt.add_process(pid)?;
+        }
         channel.send(&Order::Go, &[])?;
         log::debug(|| format!("child process in init(): {pid}"));
         let kept = terminal::deliver(ready(&channel)?.pop(), socket.as_deref())?;

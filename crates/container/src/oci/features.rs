@@ -43,7 +43,7 @@ pub(super) fn main(arguments: &[String]) -> Result<()> {
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": false}},
             "netDevices": {"enabled": true},
             "memoryPolicy": {

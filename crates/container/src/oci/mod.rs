@@ -39,6 +39,7 @@ mod pid_file;
 mod plan;
 mod process;
 mod ps;
+mod rdt;
 mod resources;
 mod restore;
 mod resume;

@@ -114,7 +114,6 @@ impl Plan {
         check_version(&config.oci_version)?;
         bounds::check(config)?;
         let linux = &config.linux;
-        config::refuse("linux.intelRdt", linux.intel_rdt.is_some())?;
         let (new, joined) = namespaces_of(config)?;
         let own = |flag: i32| new & flag != 0 || joined.iter().any(|(joined, _)| *joined == flag);
         for (field, text) in [

@@ -84,6 +84,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     }
     let change = completed(given, &recorded);
     let wanted = parse(&change)?;
+    update_rdt(&arguments, &mut container)?;
     let group = container.cgroup();
     if wanted.memory.check_before_update == Some(true) && group.is_v2() {
         check_memory(&wanted, group.value("", "memory.current"))?;
@@ -117,6 +118,37 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     container.save()
 }
 
+/// Changes the schemata of a container that has some.
+fn update_rdt(arguments: &Arguments, container: &mut Container) -> Result<()> {
+    let flags = [
+        ("l3-cache-schema", "l3CacheSchema"),
+        ("mem-bw-schema", "memBwSchema"),
+    ];
+    let given: Vec<_> = flags
+        .into_iter()
+        .filter_map(|(flag, name)| {
+            let value = arguments.value(flag).filter(|value| !value.is_empty())?;
+            Some((flag, name, value))
+        })
+        .collect();
+    let Some((flag, ..)) = given.first() else {
+        return Ok(());
+    };
+    let Some(rdt) = &container.record.rdt else {
+        return Err(Error::unsupported(format!(
+            "--{flag}: updating a non-existent Intel RDT configuration is not supported: give the \
+             container linux.intelRdt at its creation"
+        )));
+    };
+    let mut wanted = container.record.config["linux"]["intelRdt"].clone();
+    for (_, name, value) in &given {
+        wanted[name] = (*value).into();
+    }
+    rdt.set(&config::parse(&wanted.to_string(), "intelRdt")?)?;
+    container.record.config["linux"]["intelRdt"] = wanted;
+    Ok(())
+}
+
 fn read(path: &str) -> Result<Value> {
     let text = if path == "-" {
         let mut text = String::new();
@@ -134,13 +166,6 @@ fn read(path: &str) -> Result<Value> {
 }
 
 fn of_flags(arguments: &Arguments) -> Result<Value> {
-    for flag in ["l3-cache-schema", "mem-bw-schema"] {
-        if arguments.value(flag).is_some_and(|value| !value.is_empty()) {
-            return Err(Error::unsupported(format!(
-                "--{flag}: Intel RDT is not supported by this version of Bulkhead"
-            )));
-        }
-    }
     let mut resources = json!({});
     let given = |flag| arguments.value(flag).filter(|value| !value.is_empty());
     for (flag, section, name) in NUMBERS {

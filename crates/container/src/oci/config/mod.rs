@@ -16,7 +16,7 @@ use bulkhead_model::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use linux::{Device, IdMapping, TimeOffset};
-pub(in crate::oci) use linux::{Linux, MemoryPolicy, Namespace, NetDevice, Personality};
+pub(in crate::oci) use linux::{IntelRdt, Linux, MemoryPolicy, Namespace, NetDevice, Personality};
 pub(in crate::oci) use process::{Capabilities, IoPriority, Process, ResourceLimit, Scheduler};
 pub(in crate::oci) use resources::{
     BlockIo, Cpu, DeviceRule, Memory, Network, Resources, Throttle,
