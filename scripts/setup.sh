@@ -12,7 +12,7 @@ declare -A GROUPS_OF_PACKAGES=(
     [kernel]="linux-source-6.1 gcc:gcc libc6-dev make:make bc:bc bison:bison flex:flex libelf-dev libssl-dev
               xz:xz-utils patch:patch perl:perl"
     [test]="newuidmap:uidmap busybox-static docker:docker.io dockerd:docker.io containerd:containerd podman:podman criu:criu jq:jq strace:strace"
-    [bench]="dockerd:docker.io wrk:wrk python3:python3"
+    [bench]="dockerd:docker.io wrk:wrk python3:python3 runc:runc crun:crun busybox-static"
 )
 
 main() {

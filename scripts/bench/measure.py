@@ -13,6 +13,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 
 import peers
@@ -163,6 +164,15 @@ def role_of(words, bulkhead, docker_directory):
     return None
 
 
+def oci(binary, rounds):
+    """`bulkhead oci` beside runc and crun, by a program with mounts of its own; or why not."""
+    program = pathlib.Path(__file__).with_name("oci.py")
+    try:
+        return json.loads(run([sys.executable, str(program), "--bulkhead", binary, "--rounds", str(rounds)]))
+    except Failed as error:
+        return str(error)
+
+
 def requests(bulkhead, directory, seconds_each):
     """Latency and throughput of the gateway and others, before the same service."""
     if not shutil.which("wrk"):
@@ -208,6 +218,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bulkhead", required=True, help="the binary")
     parser.add_argument("--rounds", type=int, default=20, help="runs of a short command (20)")
+    parser.add_argument("--oci-rounds", type=int, default=40, help="runs of a command of an OCI runtime (40)")
     parser.add_argument("--ups", type=int, default=5, help="times that the shop is brought up (5)")
     parser.add_argument("--wrk-seconds", type=int, default=5, help="length of each load (5)")
     parser.add_argument("--output", default=str(REPOSITORY / "docs/benchmarks.md"))
@@ -217,6 +228,8 @@ def main():
         bulkhead = Bulkhead(os.path.abspath(arguments.bulkhead), f"{directory}/b")
         os.mkdir(bulkhead.root)
         figures = {}
+        print("oci", flush=True)
+        figures["oci"] = oci(bulkhead.command[0], arguments.oci_rounds)
         try:
             bulkhead.import_base()
             tar = bulkhead.base_tar()

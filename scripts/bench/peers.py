@@ -47,13 +47,21 @@ def podman(directory, tar, image):
         yield None
         return
     os.makedirs(directory)
-    command = ["podman", "--root", f"{directory}/data", "--runroot", f"{directory}/run"]
+    # Its bridge and its packet filter tables are in a network namespace of its own, and end with it.
+    holder = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "ip link set lo up && echo && exec sleep infinity"], stdout=subprocess.PIPE
+    )
+    holder.stdout.readline()
+    command = ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+    command += ["podman", "--root", f"{directory}/data", "--runroot", f"{directory}/run"]
     try:
         run([*command, "import", tar, image])
         yield command
     finally:
         # podman mounts its storage onto itself, which `os.path.ismount` does not see, and leaves it.
         subprocess.run(["umount", "--lazy", f"{directory}/data/overlay"], capture_output=True, check=False)
+        holder.kill()
+        holder.wait()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 
-from timing import median, shown, spread
+import report_oci
+from tables import cell, ratio, times, verdict
+from timing import median, shown
 
 
 def text(figures, binary, arguments):
@@ -55,6 +57,10 @@ def text(figures, binary, arguments):
             "",
             *gateway(figures["gateway"]),
             "",
+            "## The OCI runtime: `bulkhead oci` beside runc and crun",
+            "",
+            *report_oci.text(figures["oci"], arguments.oci_rounds),
+            "",
         ]
     )
 
@@ -70,6 +76,8 @@ def machine(binary):
         "kernel": platform.release(),
         "system": found("/etc/os-release", r'PRETTY_NAME="(.+)"'),
         "bulkhead": version([binary, "--version"]),
+        "runc": version(["runc", "--version"]),
+        "crun": version(["crun", "--version"]),
         "docker": version(["dockerd", "--version"]),
         "podman": version(["podman", "--version"]),
         "QEMU": version(["qemu-system-x86_64", "--version"]),
@@ -101,6 +109,7 @@ def targets(figures):
         lines.append(verdict("`run --rm IMAGE true` against Docker's", "at most 1/5", container / docker, 0.2, ratio))
     else:
         lines.append("| `run --rm IMAGE true` against Docker's | at most 1/5 | not measured | |")
+    lines += report_oci.targets(figures["oci"])
     for what, section, name, limit in (
         ("`run --rm --runtime microvm IMAGE true`", "run", "bulkhead run, micro VM", 1.5),
         ("`up` of the shop, mixed", "up", "mixed", 8.0),
@@ -109,35 +118,6 @@ def targets(figures):
     ):
         value = median(figures[section].get(name))
         lines.append(verdict(what, f"at most {shown(limit)}", value, limit, shown))
-    return lines
-
-
-def verdict(what, target, value, limit, form):
-    if value is None:
-        return f"| {what} | {target} | not measured | |"
-    return f"| {what} | {target} | {form(value)} | {'met' if value <= limit else '**missed**'} |"
-
-
-def ratio(value):
-    return f"1/{1 / value:.1f}" if value < 1 else f"{value:.2f}"
-
-
-def times(measured, reference):
-    """A table; with a reference, each time as a part of the reference's."""
-    base = median(measured.get(reference)) if reference else None
-    title = f" against {reference} |" if base else ""
-    lines = [f"| | median | fastest to slowest |{title}", "|---|---|---|" + ("---|" if base else "")]
-    for name, values in measured.items():
-        value = median(values)
-        if value is None:
-            reason = values if isinstance(values, str) else "no run"
-            # The command itself is known, and its paths are of no use to a reader.
-            why = reason.split(": exit code ")[-1]
-            lines.append(f"| {name} | not measured | {cell(why)} |" + (" |" if base else ""))
-            continue
-        lines.append(
-            f"| {name} | {shown(value)} | {spread(values)} |" + (f" {ratio(value / base)} |" if base else "")
-        )
     return lines
 
 
@@ -152,8 +132,3 @@ def gateway(results):
         middle, late, rate, failed = figures
         lines.append(f"| {name} | {connections} | {shown(middle)} | {shown(late)} | {rate:.0f} | {failed} |")
     return lines
-
-
-def cell(reason):
-    """A reason that fits a table."""
-    return re.sub(r"\s+", " ", reason).replace("|", "\\|")[:200]

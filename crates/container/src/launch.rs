@@ -21,6 +21,7 @@ use crate::reaper;
 use crate::resolve::Root;
 use crate::seccomp::Filter;
 use crate::sys::{self, StringVector};
+use crate::trace;
 
 /// Where the search for a program goes without a `PATH`, as Docker sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -154,12 +155,15 @@ fn place_descriptors(streams: Streams, extra: Vec<OwnedFd>, channel: &Channel) -
         copies.push(high(descriptor)?);
     }
     drop((streams, extra));
+    trace::phase("about to execute");
+    trace::end();
     for (number, stream) in copies.iter().enumerate() {
         sys::duplicate_to(stream.as_fd(), number as i32, false).host(doing)?;
     }
     // Closed with all others, and not once more when they would be dropped.
     std::mem::forget(copies);
-    sys::close_all_but(first as u32, channel.as_fd()).host(|| "close all other descriptors".into())
+    sys::close_others(first as u32, Some(channel.as_fd().as_raw_fd()))
+        .host(|| "close all other descriptors".into())
 }
 
 /// Has streams that are the host's `/dev/null` be the container's own: one of the host's mounts

@@ -39,6 +39,7 @@ mod seccomp;
 mod spawn;
 mod sys;
 mod time;
+mod trace;
 
 pub use backend::{ContainerBackend, Helper};
 pub use helper::init_main;

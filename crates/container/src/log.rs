@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulkhead_model::{Error, ErrorKind};
 
-use crate::time;
+use crate::{time, trace};
 
 /// How much somebody wants to know; each level has those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,15 +20,30 @@ pub(crate) enum Level {
     Warning,
     Info,
     Debug,
+    /// Where the time goes, too: [`crate::trace`].
+    Trace,
 }
 
 impl Level {
+    const ALL: [Self; 5] = [
+        Level::Error,
+        Level::Warning,
+        Level::Info,
+        Level::Debug,
+        Level::Trace,
+    ];
+
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Level::Error => "error",
             Level::Warning => "warning",
             Level::Info => "info",
             Level::Debug => "debug",
+            Level::Trace => "trace",
         }
     }
 }
@@ -47,6 +62,9 @@ static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Legal once, before anything is logged.
 pub(crate) fn set(log: Log) {
+    if log.level == Level::Trace {
+        trace::enable(&log);
+    }
     let _ = LOG.set(log);
 }
 

@@ -190,11 +190,13 @@ pub(crate) fn close_from(first: u32, only_on_exec: bool) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
-/// Closes all descriptors from `first` on but `kept`, which is one of them.
-pub(crate) fn close_all_but(first: u32, kept: BorrowedFd<'_>) -> io::Result<()> {
-    let kept = kept.as_raw_fd() as u32;
+/// As [`close_from`], without `kept`.
+pub(crate) fn close_others(first: u32, kept: Option<RawFd>) -> io::Result<()> {
+    let Some(kept) = kept.map(|kept| kept as u32).filter(|kept| *kept >= first) else {
+        return close_from(first, false);
+    };
     if kept > first {
-        // SAFETY: as in `close_from`; `kept` is outside the range.
+        // SAFETY: no pointers; the descriptors belong to nobody.
         check(unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) })?;
     }
     close_from(kept + 1, false)

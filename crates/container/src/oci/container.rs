@@ -11,12 +11,15 @@ use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use bulkhead_model::{Error, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::cgroup::Cgroup;
 use crate::failure::Context;
@@ -72,7 +75,7 @@ pub(super) struct Record {
     /// `CLONE_*` flags of the namespaces that are not the host's.
     pub(super) namespaces: i32,
     /// The configuration as it was at create.
-    pub(super) config: serde_json::Value,
+    pub(super) config: Box<RawValue>,
 }
 
 /// What `state`, `list` and hooks are told, in runc's order.
@@ -160,8 +163,9 @@ impl Container {
         remove(&self.directory)
     }
 
-    pub(super) fn config(&self) -> Result<Config> {
-        serde_json::from_value(self.record.config.clone())
+    /// The configuration in a form of it: typed ([`Config`]) or as it is.
+    pub(super) fn config<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(self.record.config.get())
             .map_err(|error| Error::host("read the container's configuration").with_source(error))
     }
 
@@ -170,7 +174,7 @@ impl Container {
         let own = |namespace: &Namespace| {
             namespace.kind == "pid" && namespace.path.as_deref().is_none_or(str::is_empty)
         };
-        Ok(self.config()?.linux.namespaces.iter().any(own))
+        Ok(self.config::<Config>()?.linux.namespaces.iter().any(own))
     }
 
     pub(super) fn cgroup(&self) -> &Cgroup {
@@ -222,6 +226,12 @@ impl Container {
             .create(&directory)
             .host(doing)?;
         directory.canonicalize().host(doing)
+    }
+
+    /// Makes the socket on which `start` connects.
+    pub(super) fn listen(&self) -> Result<UnixListener> {
+        let (_directory, path) = self.socket()?;
+        UnixListener::bind(path).host(|| "make the socket for the container's start".into())
     }
 
     /// The path of the socket, short enough for `sun_path` whatever the root is: valid while the

@@ -1,7 +1,6 @@
 //! `create`: everything up to the program's start (runtime.md, "Create" and "Lifecycle").
 
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use bulkhead_model::{Error, Result};
@@ -11,7 +10,7 @@ use crate::channel::{Channel, Order, Report};
 use crate::config::Workload;
 use crate::failure::Context;
 use crate::helper::set_oom_score;
-use crate::{log, spawn, sys, time};
+use crate::{log, spawn, sys, time, trace};
 
 use super::arguments::{Arguments, Flag, flag, option};
 use super::config::{self, Config};
@@ -83,7 +82,8 @@ pub(super) fn preserved(arguments: &Arguments) -> Result<Vec<OwnedFd>> {
         )));
     }
     let end = 3 + listen_fds() + count;
-    sys::close_from(end as u32, false).host(|| "close inherited descriptors".into())?;
+    sys::close_others(end as u32, trace::descriptor())
+        .host(|| "close inherited descriptors".into())?;
     (3..end)
         .map(|number| {
             sys::take_inherited(number).map_err(|error| {
@@ -104,7 +104,17 @@ fn listen_fds() -> i32 {
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     let arguments = Arguments::parse(arguments, FLAGS)?;
     let options = Options::new(&arguments)?;
-    create(global, arguments.only_container()?, options, true).map(drop)
+    let id = arguments.only_container()?;
+    create(global, id, options, true, Starter::Verb).map(drop)
+}
+
+/// Who is going to start the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Starter {
+    /// Whoever calls `start`, through the socket.
+    Verb,
+    /// The caller, at once.
+    Caller,
 }
 
 /// A container that waits for its start. Without detachment its terminal is the caller's.
@@ -112,6 +122,9 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
 pub(super) struct Created {
     pub(super) container: Container,
     pub(super) terminal: Option<OwnedFd>,
+    pub(super) config: Config,
+    /// To the init, if it waits for its start there. It ends with the caller, then.
+    pub(super) channel: Option<Channel>,
 }
 
 /// # Errors
@@ -121,12 +134,14 @@ pub(super) fn create(
     id: &str,
     options: Options,
     detached: bool,
+    starter: Starter,
 ) -> Result<Created> {
     container::check_id(id)?;
     container::check_new(&global.root, id)?;
     let text = config::read_text(&options.bundle.join("config.json"))?;
     let config: Config = config::parse(&text, "config.json")?;
     let raw = config::parse(&text, "config.json")?;
+    trace::phase("configuration read");
     let mut plan = Plan::new(&config, &options.bundle, options.no_pivot)?;
     let waiting = [
         &config.hooks.create_container,
@@ -189,6 +204,7 @@ pub(super) fn create(
             config: raw,
         },
     )?;
+    trace::phase("state written");
     let placeholder = group
         .make_at_path(&settings, &devices, &config.annotations)
         .inspect_err(|_| {
@@ -196,6 +212,11 @@ pub(super) fn create(
             let _ = container.remove();
         })?;
     container.record.cgroup = group.clone();
+    trace::phase("groups made");
+    // A hook may look at the container, which is then to wait at its socket; and mounts in a
+    // namespace of others are found by that it is not recorded as made.
+    let waits =
+        starter == Starter::Verb || !config.hooks.is_empty() || plan.new & libc::CLONE_NEWNS == 0;
     if global.rootless && group.is_absent() && !plan.has(libc::CLONE_NEWPID) {
         log::warn(|| {
             "the container has neither a cgroup nor a pid namespace of its own. Such \
@@ -220,12 +241,18 @@ pub(super) fn create(
             Some(uid) => group.give_to(uid),
             None => Ok(()),
         })
-        .and_then(|()| spawn_init(&mut container, &config, plan, workload, &group, options));
+        .and_then(|()| {
+            trace::phase("limits set");
+            let process = (plan, workload, waits);
+            spawn_init(&mut container, &config, process, &group, options)
+        });
     drop(placeholder);
     match made {
-        Ok(terminal) => Ok(Created {
+        Ok((terminal, channel)) => Ok(Created {
             container,
             terminal,
+            config,
+            channel: (!waits).then_some(channel),
         }),
         Err(error) => {
             // The first failure is the one to tell about. By its state the next delete finds what
@@ -272,15 +299,11 @@ fn group_owner(config: &Config) -> Option<u32> {
 fn spawn_init(
     container: &mut Container,
     config: &Config,
-    plan: Plan,
-    workload: Workload,
+    (plan, workload, waits): (Plan, Workload, bool),
     group: &Cgroup,
     options: Options,
-) -> Result<Option<OwnedFd>> {
-    let (directory, path) = container.socket()?;
-    let listener =
-        UnixListener::bind(path).host(|| "make the socket for the container's start".into())?;
-    drop(directory);
+) -> Result<(Option<OwnedFd>, Channel)> {
+    let listener = waits.then(|| container.listen()).transpose()?;
     let (pauses, new, joins) = (plan.pauses, plan.new, plan.needs_child());
     let entrance = group.entrance().open()?;
     let (maker, from_host) = Maker::start(&plan)?.unzip();
@@ -295,6 +318,7 @@ fn spawn_init(
         rootless: !rustix::process::geteuid().is_root(),
         listener,
         preserved: options.preserved,
+        awaits_devices: !config.linux.net_devices.is_empty(),
     };
     log::debug(|| "nsexec container setup: the new process makes its namespaces".into());
     let (channel, pid) = if joins {
@@ -318,8 +342,14 @@ fn spawn_init(
             },
         )?
     };
-    lead(container, config, &channel, pid, pauses, maker)
+    trace::phase("process cloned");
+    container.record.pid = pid;
+    recorded(container, config, &channel, waits)
+        .and_then(|()| lead(container, config, &channel, pauses, maker))
         .and_then(|master| {
+            if waits {
+                container.save()?;
+            }
             let kept = terminal::deliver(master, options.console_socket.as_deref())?;
             if let Some(path) = &options.pidfd_socket {
                 terminal::deliver_pidfd(pid, path)?;
@@ -327,7 +357,7 @@ fn spawn_init(
             if let Some(path) = &options.pid_file {
                 pid_file::write(path, pid)?;
             }
-            Ok(kept)
+            Ok((kept, channel))
         })
         .inspect_err(|_| spawn::end(pid))
         .map_err(|error| {
@@ -336,24 +366,47 @@ fn spawn_init(
         })
 }
 
-/// Leads the new process through its set-up; gives the terminal's master.
-fn lead(
+/// Notes the new process down, on disk, too, if it will not wait at its socket, and gives it its
+/// network devices.
+fn recorded(
     container: &mut Container,
     config: &Config,
     channel: &Channel,
-    pid: u32,
-    pauses: bool,
-    maker: Option<Maker>,
-) -> Result<Option<OwnedFd>> {
-    container.record.pid = pid;
-    container.record.start_time = container::start_time(pid)
-        .ok_or_else(|| Error::host("the container's process died before its set-up"))?;
-    network_devices::move_all(&config.linux.net_devices, pid)?;
+    waits: bool,
+) -> Result<()> {
+    let pid = container.record.pid;
+    let Some(start_time) = container::start_time(pid) else {
+        // It has ended already, and may have said why.
+        ready(channel)?;
+        return Err(Error::host(
+            "the container's process died before its set-up",
+        ));
+    };
+    container.record.start_time = start_time;
+    log::debug(|| format!("child process in init(): {pid}"));
+    if !waits {
+        container.save()?;
+        trace::phase("state written");
+    }
     if let Some(rdt) = &container.record.rdt {
         rdt.add_process(pid)?;
     }
-    channel.send(&Order::Go, &[])?;
-    log::debug(|| format!("child process in init(): {pid}"));
+    let devices = &config.linux.net_devices;
+    if !devices.is_empty() {
+        network_devices::move_all(devices, pid)?;
+        channel.send(&Order::Go, &[])?;
+    }
+    Ok(())
+}
+
+/// Leads the new process through its set-up; gives the terminal's master.
+fn lead(
+    container: &Container,
+    config: &Config,
+    channel: &Channel,
+    pauses: bool,
+    maker: Option<Maker>,
+) -> Result<Option<OwnedFd>> {
     if pauses {
         ready(channel)?;
         drop(maker);
@@ -373,8 +426,8 @@ fn lead(
         channel.send(&Order::Hooks(state(Status::Created)?), &[])?;
     }
     let terminal = ready(channel)?.pop();
+    trace::phase("process set up");
     log::debug(|| "init: closing the pipe to signal completion".into());
-    container.save()?;
     Ok(terminal)
 }
 

@@ -9,9 +9,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::failure::Context;
-use crate::sys;
+use crate::{sys, trace};
 
 use super::arguments::{Arguments, Flag, flag};
+use super::config::{Config, Hook};
 use super::container::{self, Container, Status, start_time};
 use super::{Global, hooks};
 
@@ -49,26 +50,27 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
             )));
         }
     }
-    destroy(&container)
+    let config: Config = container.config()?;
+    destroy(&container, &config.hooks.poststop)
 }
 
 /// Removes a container of our own making, unless somebody else has done so.
-pub(super) fn destroy_own(root: &Path, container: &Container) -> Result<()> {
+pub(super) fn destroy_own(root: &Path, container: &Container, poststop: &[Hook]) -> Result<()> {
     let id = &container.record.id;
     let Some(_lock) = container::lock(root, id)? else {
         return Ok(());
     };
     let process = |container: &Container| (container.record.pid, container.record.start_time);
     match Container::load(root, id) {
-        Ok(now) if process(&now) == process(container) => destroy(container),
+        Ok(now) if process(&now) == process(container) => destroy(container, poststop),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Kills what runs and removes everything.
-fn destroy(container: &Container) -> Result<()> {
+/// Kills what runs, removes everything and runs the hooks `poststop`.
+fn destroy(container: &Container, poststop: &[Hook]) -> Result<()> {
     end_init(container)?;
     container.cgroup().destroy()?;
     if let Some(rdt) = &container.record.rdt {
@@ -77,14 +79,15 @@ fn destroy(container: &Container) -> Result<()> {
     if container.record.pid == 0 {
         container.unmount_unfinished();
     }
-    let hooks = container.config()?.hooks.poststop;
+    trace::phase("groups removed");
     // The rest has to go whatever a hook says (runtime.md, "Lifecycle").
     let hooked = hooks::run(
         "poststop",
-        &hooks,
+        poststop,
         &container.state(Status::Stopped).to_json()?,
     );
     container.remove()?;
+    trace::phase("state removed");
     hooked
 }
 

@@ -62,7 +62,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
             return Err(Error::conflict("cannot exec in a stopped container"));
         }
     }
-    let configuration = container.config()?;
+    let configuration: Config = container.config()?;
     let process = process_of(&arguments, &configuration, command)?;
     let program = process.args.first().cloned().unwrap_or_default();
     let detached = arguments.is_set("detach");
@@ -130,7 +130,6 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         if let Some(rdt) = &container.record.rdt {
             rdt.add_process(pid)?;
         }
-        channel.send(&Order::Go, &[])?;
         log::debug(|| format!("child process in init(): {pid}"));
         let kept = terminal::deliver(ready(&channel)?.pop(), socket.as_deref())?;
         if let Some(path) = path(&arguments, "pid-file") {

@@ -20,10 +20,11 @@ use bulkhead_model::{Error, Result};
 use crate::cgroup::OpenEntrance;
 use crate::channel::{Channel, Order, Report};
 use crate::failure::Context;
-use crate::{log, sys};
+use crate::trace::{self, Role};
+use crate::{log, spawn, sys};
 
-/// Clones a process that waits for `Go`, enters its groups and goes on as `go_on`, in new
-/// namespaces of these `CLONE_*` flags.
+/// Clones a process that enters its groups and goes on as `go_on`, in new namespaces of these
+/// `CLONE_*` flags.
 ///
 /// Returns its number and the channel to it; it is a child of this process.
 pub(super) fn directly<T>(
@@ -78,7 +79,11 @@ pub(super) fn by_child<T>(
         let _ = sys::kill(child as i32, libc::SIGKILL);
     }
     sys::wait_process(child as i32, 0).host(|| "wait for the joining process".into())?;
-    Ok((ours, pid?))
+    let pid = pid?;
+    // Two processes must not write at once: this one has waited for the other's last word.
+    ours.send(&Order::Go, &[])
+        .inspect_err(|_| spawn::end(pid))?;
+    Ok((ours, pid))
 }
 
 fn clone(entrance: &mut OpenEntrance, flags: i32) -> Result<Option<u32>> {
@@ -94,11 +99,18 @@ fn clone_process<T>(
     enter: impl FnOnce(&T, &Channel) -> Result<i32>,
     go_on: fn(T, Channel) -> Result<Infallible>,
 ) -> ! {
+    trace::role(Role::Joiner);
     let cloned = protect()
         .and_then(|()| enter(&task, &channel))
         .and_then(|flags| clone(&mut entrance, flags | libc::CLONE_PARENT));
     let report = match cloned {
-        Ok(None) => become_process(entrance, task, channel, go_on),
+        Ok(None) => {
+            if let Err(error) = channel.await_order() {
+                let _ = channel.send(&Report::Failed(error.into()), &[]);
+                sys::exit_now(1);
+            }
+            become_process(entrance, task, channel, go_on)
+        }
         Ok(Some(pid)) => Report::Cloned(pid),
         Err(error) => Report::Failed(error.into()),
     };
@@ -112,10 +124,12 @@ fn become_process<T>(
     channel: Channel,
     go_on: fn(T, Channel) -> Result<Infallible>,
 ) -> ! {
+    trace::role(Role::Process);
+    trace::phase("cloned");
     let prepared = protect()
-        .and_then(|()| channel.await_order())
         .and_then(|()| entrance.join())
         .and_then(|()| channel.try_clone());
+    trace::phase("groups joined");
     let Err(error) = prepared.and_then(|copy| go_on(task, copy));
     let _ = channel.send(&Report::Failed(error.into()), &[]);
     sys::exit_now(1)

@@ -103,6 +103,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("link-remap", "allow files that have been removed"),
     ("log", "the file for log lines; stderr unless told"),
     ("log-format", "text or json"),
+    ("log-level", "error, warning, info (unless told), debug or trace, which shows where the time goes"),
     ("log-level", "the least level that is logged"),
     ("lsm-mount-context", "the context of mounts of the restored container"),
     ("lsm-profile", "the profile of the restored container, TYPE:NAME"),

@@ -63,7 +63,7 @@ use bulkhead_model::spelling::closest;
 use bulkhead_model::{Error, ErrorKind, Result};
 
 use crate::log::{self, Level, Log};
-use crate::{program, sys};
+use crate::{program, sys, trace};
 
 use arguments::{Arguments, Flag, flag, option};
 
@@ -95,6 +95,7 @@ const GLOBAL: &[Flag] = &[
     flag("debug", None),
     option("log", None),
     option("log-format", None),
+    option("log-level", None),
     option("root", None),
     option("criu", None),
     flag("systemd-cgroup", None),
@@ -161,17 +162,23 @@ fn log_of(arguments: &Arguments) -> Result<Log> {
             "--log-format {format}: use text or json"
         )));
     }
+    let level = arguments.value("log-level").unwrap_or("info");
+    let level = Level::of_name(level).ok_or_else(|| {
+        Error::invalid(format!(
+            "--log-level {level}: use error, warning, info, debug or trace"
+        ))
+    })?;
     Ok(Log {
         file: arguments
             .value("log")
             .filter(|path| !path.is_empty())
             .map(PathBuf::from),
         json: format == "json",
-        level: if arguments.is_set("debug") {
+        level: level.max(if arguments.is_set("debug") {
             Level::Debug
         } else {
-            Level::Info
-        },
+            Level::Error
+        }),
     })
 }
 
@@ -202,6 +209,7 @@ fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) ->
         .collect::<Result<Vec<String>>>()?;
     let arguments = Arguments::parse_leading(&arguments, GLOBAL)?;
     log::set(log_of(&arguments)?);
+    trace::phase("arguments read");
     if arguments.is_set("version") {
         let version = env!("CARGO_PKG_VERSION");
         print(&format!(
@@ -248,6 +256,7 @@ fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) ->
     let global = Global::new(&arguments)?;
     if matches!(verb.name, "create" | "run" | "exec") {
         program::reexecute()?;
+        trace::phase("run from where nobody can write");
     }
     // Nothing of the caller's reaches a hook or a container but what is asked for
     // (CVE-2024-21626).

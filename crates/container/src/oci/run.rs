@@ -2,8 +2,10 @@
 
 use bulkhead_model::Result;
 
+use crate::trace;
+
 use super::arguments::{Arguments, Flag, flag, option};
-use super::create::{self, Options};
+use super::create::{self, Created, Options, Starter};
 use super::{Global, delete, foreground, start};
 
 pub(super) const FLAGS: &[Flag] = &[
@@ -23,22 +25,31 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(arguments, FLAGS)?;
     let detached = arguments.is_set("detach");
     let options = Options::new(&arguments)?;
-    let created = create::create(global, arguments.only_container()?, options, detached)?;
-    let container = created.container;
+    let id = arguments.only_container()?;
+    let created = create::create(global, id, options, detached, Starter::Caller)?;
+    let Created {
+        container, config, ..
+    } = created;
     if !detached {
         foreground::hold_signals();
     }
-    if let Err(error) = start::start(&container) {
+    let started = match created.channel {
+        Some(channel) => start::by_channel(&container, &channel, &config),
+        None => start::start(&container),
+    };
+    let poststop = &config.hooks.poststop;
+    if let Err(error) = started {
         // The first failure is the one to tell about.
-        let _ = delete::destroy_own(&global.root, &container);
+        let _ = delete::destroy_own(&global.root, &container, poststop);
         return Err(error);
     }
     if detached {
         return Ok(0);
     }
     let code = foreground::wait(container.record.pid, created.terminal);
+    trace::phase("program ended");
     if !arguments.is_set("keep") {
-        delete::destroy_own(&global.root, &container)?;
+        delete::destroy_own(&global.root, &container, poststop)?;
     }
     code
 }

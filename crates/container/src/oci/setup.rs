@@ -19,7 +19,7 @@ use crate::console::Terminal;
 use crate::failure::Context;
 use crate::launch::{self, Streams};
 use crate::resolve::Root;
-use crate::{mounts, namespaces, sys};
+use crate::{mounts, namespaces, sys, trace};
 
 use super::mount_maker::FromHost;
 use super::plan::Plan;
@@ -36,11 +36,13 @@ pub(super) struct CreateTask {
     pub(super) from_host: Option<FromHost>,
     /// The runtime's user has no privileges.
     pub(super) rootless: bool,
-    /// On which `start` connects.
-    pub(super) listener: UnixListener,
+    /// On which `start` connects; without it the order comes over the channel.
+    pub(super) listener: Option<UnixListener>,
     /// None if there is a terminal.
     pub(super) streams: Option<[OwnedFd; 3]>,
     pub(super) preserved: Vec<OwnedFd>,
+    /// The runtime gives it network devices first.
+    pub(super) awaits_devices: bool,
     /// The host's, where it is needed.
     pub(super) procfs: Option<OwnedFd>,
 }
@@ -75,11 +77,15 @@ impl ExecTask {
 
 /// Goes on as the container's init.
 pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallible> {
+    if task.awaits_devices {
+        channel.await_order()?;
+    }
     Affinity::All.apply()?;
     let host = task.from_host.take();
     let streams = task.streams.take();
     let procfs = task.procfs.take();
     let preserved = std::mem::take(&mut task.preserved);
+    let listener = task.listener.take();
     let CreateTask { plan, workload, .. } = &task;
     rustix::process::umask(Mode::empty());
     if plan.new & libc::CLONE_NEWCGROUP != 0 {
@@ -95,12 +101,16 @@ pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallibl
     if plan.new & libc::CLONE_NEWNET != 0 {
         sys::loopback_up().host(|| "set the loopback interface up".into())?;
     }
+    trace::phase("names and network set");
     let root = root::mount(plan, host.as_ref())?;
+    trace::phase("root mounted");
     let writable = filesystem::mount_all(&root, &task, host.as_ref())?;
     drop(host);
+    trace::phase("mounts made");
     let dev = filesystem::make_devices(&root, plan)?;
     root.directory(&workload.process.cwd)?;
     let user = launch::resolve_user(&root, workload)?;
+    trace::phase("devices made, user found");
 
     let mut state = String::new();
     if plan.pauses {
@@ -132,13 +142,17 @@ pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallibl
     };
     filesystem::protect(&root, plan, &dev, &writable)?;
     drop(writable);
+    trace::phase("paths protected");
     root::enter(&root, plan)?;
+    trace::phase("root changed");
     find_program(workload)?;
     workload.attributes.apply()?;
     workload.labels.apply(procfs.as_ref())?;
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
     channel.send(&Report::Ready, &masters)?;
-    drop((channel, master, dev, procfs));
+    drop((master, dev, procfs));
+    // The runtime may end now.
+    let channel = listener.is_none().then_some(channel);
     // Whoever waits has nothing open that is the host's and not the workload's.
     let (input, output, error) = match &streams {
         Streams::Terminal(slave) => (slave, slave, slave),
@@ -154,7 +168,9 @@ pub(super) fn set_up(mut task: CreateTask, channel: Channel) -> Result<Infallibl
         sys::set_dumpable(true).host(|| "open this process to its user".into())?;
     }
 
-    let channel = await_start(&task.listener)?;
+    trace::phase("ready");
+    let channel = await_start(listener, channel)?;
+    trace::phase("order to start received");
     let hooks = || {
         // Like runc's, these hooks have the variables of the process.
         let environment = launch::environment(workload, &user);
@@ -209,8 +225,14 @@ fn standard_streams(streams: Option<[OwnedFd; 3]>) -> Result<Streams> {
         .ok_or_else(|| Error::channel("the process has neither a terminal nor standard streams"))
 }
 
-/// Blocks until somebody connects and gives the order; who only connects is not waited for.
-fn await_start(listener: &UnixListener) -> Result<Channel> {
+/// Blocks until the runtime gives the order over its channel, or somebody who connects does; who
+/// only connects is not waited for.
+fn await_start(listener: Option<UnixListener>, channel: Option<Channel>) -> Result<Channel> {
+    if let Some(channel) = channel {
+        channel.await_order()?;
+        return Ok(channel);
+    }
+    let listener = listener.ok_or_else(|| Error::channel("nobody can start this process"))?;
     loop {
         let (connection, _) = listener.accept().host(|| "wait for start".into())?;
         let channel = Channel::from_descriptor(connection.into());

@@ -8,8 +8,10 @@ use bulkhead_model::{Error, ErrorKind, Result};
 use crate::channel::{Channel, Order};
 use crate::failure::Context;
 use crate::seccomp::OciProfile;
+use crate::trace;
 
 use super::arguments::{Arguments, Flag};
+use super::config::Config;
 use super::container::{Container, Status};
 use super::{Global, hooks, listener};
 
@@ -47,28 +49,8 @@ pub(super) fn start(container: &Container) -> Result<()> {
     };
     drop(directory);
     let channel = Channel::from_descriptor(stream.into());
-    let config = container.config()?;
-    let seccomp = config.linux.seccomp.as_ref();
-    channel.send(&Order::Start, &[])?;
-    if channel.report()?.is_none() {
-        return Err(Error::host(
-            "the container's init died before it could start the program",
-        ));
-    }
-    listener::await_program(
-        &channel,
-        container.record.pid,
-        seccomp.and_then(OciProfile::listener),
-        &container.state(Status::Created),
-    )
-    .map_err(|error| {
-        let args = config.process.as_ref().map(|process| &process.args);
-        not_executed(
-            error,
-            args.and_then(|args| args.first())
-                .map_or("", String::as_str),
-        )
-    })?;
+    let config: Config = container.config()?;
+    by_channel(container, &channel, &config)?;
     container.remove_socket();
     let poststart = config.hooks.poststart;
     hooks::run(
@@ -76,6 +58,35 @@ pub(super) fn start(container: &Container) -> Result<()> {
         &poststart,
         &container.state(Status::Running).to_json()?,
     )
+}
+
+/// Lets the init at the other end of the channel execute the program.
+///
+/// # Errors
+/// As [`start`].
+pub(super) fn by_channel(container: &Container, channel: &Channel, config: &Config) -> Result<()> {
+    let seccomp = config.linux.seccomp.as_ref();
+    channel.send(&Order::Start, &[])?;
+    if channel.report()?.is_none() {
+        return Err(Error::host(
+            "the container's init died before it could start the program",
+        ));
+    }
+    let executed = listener::await_program(
+        channel,
+        container.record.pid,
+        seccomp.and_then(OciProfile::listener),
+        &container.state(Status::Created),
+    );
+    trace::phase("program executed");
+    executed.map_err(|error| {
+        let args = config.process.as_ref().map(|process| &process.args);
+        not_executed(
+            error,
+            args.and_then(|args| args.first())
+                .map_or("", String::as_str),
+        )
+    })
 }
 
 /// A failure of exec(2) in the words that callers of runc look for.

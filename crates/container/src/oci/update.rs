@@ -6,6 +6,7 @@
 use std::io::Read;
 
 use bulkhead_model::{Error, Result};
+use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 
 use crate::cgroup::Setting;
@@ -78,13 +79,14 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
         Some(path) => read(path)?,
         None => of_flags(&arguments)?,
     };
-    let mut recorded = container.record.config["linux"]["resources"].take();
+    let mut configuration: Value = container.config()?;
+    let mut recorded = configuration["linux"]["resources"].take();
     if !recorded.is_object() {
         recorded = json!({});
     }
     let change = completed(given, &recorded);
     let wanted = parse(&change)?;
-    update_rdt(&arguments, &mut container)?;
+    update_rdt(&arguments, &container, &mut configuration)?;
     let group = container.cgroup();
     if wanted.memory.check_before_update == Some(true) && group.is_v2() {
         check_memory(&wanted, group.value("", "memory.current"))?;
@@ -114,12 +116,18 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
         return Err(error);
     }
     merge(&mut recorded, change);
-    container.record.config["linux"]["resources"] = recorded;
+    configuration["linux"]["resources"] = recorded;
+    container.record.config = to_raw_value(&configuration)
+        .map_err(|error| Error::host("write the configuration").with_source(error))?;
     container.save()
 }
 
 /// Changes the schemata of a container that has some.
-fn update_rdt(arguments: &Arguments, container: &mut Container) -> Result<()> {
+fn update_rdt(
+    arguments: &Arguments,
+    container: &Container,
+    configuration: &mut Value,
+) -> Result<()> {
     let flags = [
         ("l3-cache-schema", "l3CacheSchema"),
         ("mem-bw-schema", "memBwSchema"),
@@ -140,13 +148,11 @@ fn update_rdt(arguments: &Arguments, container: &mut Container) -> Result<()> {
              container linux.intelRdt at its creation"
         )));
     };
-    let mut wanted = container.record.config["linux"]["intelRdt"].clone();
+    let wanted = &mut configuration["linux"]["intelRdt"];
     for (_, name, value) in &given {
         wanted[name] = (*value).into();
     }
-    rdt.set(&config::parse(&wanted.to_string(), "intelRdt")?)?;
-    container.record.config["linux"]["intelRdt"] = wanted;
-    Ok(())
+    rdt.set(&config::parse(&wanted.to_string(), "intelRdt")?)
 }
 
 fn read(path: &str) -> Result<Value> {

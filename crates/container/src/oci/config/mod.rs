@@ -90,6 +90,29 @@ pub(in crate::oci) struct Hooks {
     pub(in crate::oci) poststop: Vec<Hook>,
 }
 
+impl Hooks {
+    pub(in crate::oci) fn is_empty(&self) -> bool {
+        let Self {
+            prestart,
+            create_runtime,
+            create_container,
+            start_container,
+            poststart,
+            poststop,
+        } = self;
+        [
+            prestart,
+            create_runtime,
+            create_container,
+            start_container,
+            poststart,
+            poststop,
+        ]
+        .iter()
+        .all(|hooks| hooks.is_empty())
+    }
+}
+
 /// A program to run at a point of the life cycle (config.md, "POSIX-platform Hooks").
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(expecting = "an object")]
