@@ -4,7 +4,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 export BULKHEAD := $(abspath $(TARGET_DIR)/x86_64-unknown-linux-musl/release/bulkhead)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build kernel demo demo-down test bench fmt lint clean
+.PHONY: help setup build kernel demo demo-down test fuzz bench fmt lint clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +29,15 @@ demo-down: ## remove every trace of the demo
 test: ## set up, build and run all tests, the end-to-end ones included
 	@scripts/test.sh
 
+fuzz: ## run each fuzz target for a minute; a finding fails it
+	@scripts/fuzz.sh
+
 bench: ## measure against Docker and others in one run, write docs/benchmarks.md
 	@scripts/bench/run.sh
 
 fmt: ## format the code
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 lint: ## check format, lints and dependencies
 	@scripts/lint.sh

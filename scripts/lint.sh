@@ -6,6 +6,7 @@ cd "$REPOSITORY"
 
 "$REPOSITORY/scripts/setup.sh" build
 cargo fmt --all --check
+cargo fmt --manifest-path fuzz/Cargo.toml --check
 cargo clippy --locked --workspace --all-targets -- -D warnings
 if cargo deny --version >/dev/null 2>&1; then
     cargo deny --locked check

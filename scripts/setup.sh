@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what is missing of the named groups: build, run, kernel, test, bench.
+# Installs what is missing of the named groups: build, run, kernel, test, fuzz, bench.
 # Silent and without effect when nothing is missing; needs Debian 12 and, for packages, root or sudo.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
@@ -12,6 +12,7 @@ declare -A GROUPS_OF_PACKAGES=(
     [kernel]="linux-source-6.1 gcc:gcc libc6-dev make:make bc:bc bison:bison flex:flex libelf-dev libssl-dev
               xz:xz-utils patch:patch perl:perl"
     [test]="newuidmap:uidmap busybox-static docker:docker.io dockerd:docker.io containerd:containerd podman:podman criu:criu jq:jq strace:strace"
+    [fuzz]="c++:g++"
     [bench]="dockerd:docker.io wrk:wrk python3:python3 runc:runc crun:crun busybox-static"
 )
 
@@ -28,8 +29,9 @@ main() {
     fi
     for group; do
         case $group in
-        build) rust_target ;;
+        build) rust_target x86_64-unknown-linux-musl ;;
         test) nextest ;;
+        fuzz) rust_target x86_64-unknown-linux-gnu && cargo_fuzz ;;
         esac
     done
 }
@@ -62,9 +64,9 @@ lists_are_old() {
     [[ -z $(find /var/lib/apt/lists -maxdepth 1 -type f -name '*Packages*' -mtime -7 -print -quit 2>/dev/null) ]]
 }
 
-# The static target, whatever toolchain is in use.
+# A target, whatever toolchain is in use.
 rust_target() {
-    local target=x86_64-unknown-linux-musl
+    local target=$1
     command -v cargo >/dev/null || fail "cargo is missing; install Rust from https://rustup.rs and run this again"
     cd "$REPOSITORY"
     [[ ! -d $(rustc --print target-libdir --target "$target" 2>/dev/null) ]] || return 0
@@ -77,6 +79,12 @@ nextest() {
     say "Installing cargo-nextest, the test runner (takes some minutes)"
     # For the host itself: the repository's configuration names the static target.
     (cd / && cargo install --quiet --locked cargo-nextest) >&2
+}
+
+cargo_fuzz() {
+    ! cargo fuzz --version >/dev/null 2>&1 || return 0
+    say "Installing cargo-fuzz (takes some minutes)"
+    (cd / && cargo install --quiet --locked cargo-fuzz) >&2
 }
 
 main "$@"

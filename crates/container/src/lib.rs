@@ -22,6 +22,8 @@ mod console;
 mod container;
 mod devices;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod helper;
 mod labels;
 mod launch;

@@ -10,8 +10,6 @@ use super::config::{Config, Process};
 
 /// The kernel's `__NEW_UTS_LEN`.
 const LONGEST_HOST_NAME: usize = 64;
-/// As runc has it; 2^32-1 means "unchanged" to the kernel, which would leave the process root.
-const LARGEST_ID: u32 = i32::MAX as u32;
 
 /// # Errors
 /// `InvalidInput` with the field.
@@ -98,11 +96,10 @@ pub(super) fn check_process(process: &Process) -> Result<()> {
     Ok(())
 }
 
+/// 2^32-1 means "unchanged" to the kernel, which would leave the process what the runtime is.
 fn check_id(field: &str, id: u32) -> Result<()> {
-    if id > LARGEST_ID {
-        return Err(Error::invalid(format!(
-            "{field}: {id} is out of range 0-{LARGEST_ID}"
-        )));
+    if id == u32::MAX {
+        return Err(Error::invalid(format!("{field}: {id} is nobody's number")));
     }
     Ok(())
 }
@@ -170,7 +167,7 @@ mod tests {
             let error = check_process(&process).expect_err(text).to_string();
             assert!(error.contains(part), "{error}");
         }
-        let text = r#"{"env": ["A="], "user": {"umask": 511, "gid": 2147483647}}"#;
+        let text = r#"{"env": ["A="], "user": {"umask": 511, "gid": 4294967294}}"#;
         check_process(&config::parse(text, "process").expect(text)).expect(text);
     }
 }

@@ -12,7 +12,7 @@ use crate::failure::Context;
 use crate::{sys, trace};
 
 use super::arguments::{Arguments, Flag, flag};
-use super::config::Config;
+use super::config::{Config, Hook};
 use super::container::{self, Container, Status, start_time};
 use super::{Global, hooks};
 
@@ -50,18 +50,19 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
             )));
         }
     }
-    destroy(&container)
+    let config: Config = container.config()?;
+    destroy(&container, &config.hooks.poststop)
 }
 
 /// Removes a container of our own making, unless somebody else has done so.
-pub(super) fn destroy_own(root: &Path, container: &Container) -> Result<()> {
+pub(super) fn destroy_own(root: &Path, container: &Container, poststop: &[Hook]) -> Result<()> {
     let id = &container.record.id;
     let Some(_lock) = container::lock(root, id)? else {
         return Ok(());
     };
     let process = |container: &Container| (container.record.pid, container.record.start_time);
     match Container::load(root, id) {
-        Ok(now) if process(&now) == process(container) => destroy(container),
+        Ok(now) if process(&now) == process(container) => destroy(container, poststop),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
@@ -69,7 +70,7 @@ pub(super) fn destroy_own(root: &Path, container: &Container) -> Result<()> {
 }
 
 /// Kills what runs, removes everything and runs the hooks `poststop`.
-fn destroy(container: &Container) -> Result<()> {
+fn destroy(container: &Container, poststop: &[Hook]) -> Result<()> {
     end_init(container)?;
     container.cgroup().destroy()?;
     if let Some(rdt) = &container.record.rdt {
@@ -79,11 +80,10 @@ fn destroy(container: &Container) -> Result<()> {
         container.unmount_unfinished();
     }
     trace::phase("groups removed");
-    let config: Config = container.config()?;
     // The rest has to go whatever a hook says (runtime.md, "Lifecycle").
     let hooked = hooks::run(
         "poststop",
-        &config.hooks.poststop,
+        poststop,
         &container.state(Status::Stopped).to_json()?,
     );
     container.remove()?;

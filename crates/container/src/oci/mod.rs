@@ -17,6 +17,8 @@ mod copy_up;
 mod create;
 mod criu;
 mod delete;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod dry_run;
 mod events;
 mod exec;
 mod features;

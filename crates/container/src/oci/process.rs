@@ -54,7 +54,6 @@ pub(super) fn workload(
     };
     shared::check_strings(&spec)?;
     let user = &process.user;
-    check_identity(process)?;
     let filter = linux
         .seccomp
         .as_ref()
@@ -84,24 +83,6 @@ pub(super) fn workload(
         attributes: attributes::of(process, linux)?,
         labels: labels(process)?,
     })
-}
-
-/// # Errors
-/// `InvalidInput` for the number that tells the kernel to leave a user or group as it is: the
-/// process would stay root (CVE-2026-30892).
-fn check_identity(process: &Process) -> Result<()> {
-    let user = &process.user;
-    let groups = user.additional_gids.iter().enumerate();
-    let groups = groups.map(|(index, gid)| (format!("additionalGids[{index}]"), *gid));
-    let numbers = [("uid".to_owned(), user.uid), ("gid".to_owned(), user.gid)];
-    for (field, number) in numbers.into_iter().chain(groups) {
-        if number == u32::MAX {
-            return Err(Error::invalid(format!(
-                "process.user.{field}: {number} is nobody's number"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn labels(process: &Process) -> Result<Labels> {

@@ -148,13 +148,11 @@ fn update_rdt(
              container linux.intelRdt at its creation"
         )));
     };
-    let mut wanted = configuration["linux"]["intelRdt"].clone();
+    let wanted = &mut configuration["linux"]["intelRdt"];
     for (_, name, value) in &given {
         wanted[name] = (*value).into();
     }
-    rdt.set(&config::parse(&wanted.to_string(), "intelRdt")?)?;
-    configuration["linux"]["intelRdt"] = wanted;
-    Ok(())
+    rdt.set(&config::parse(&wanted.to_string(), "intelRdt")?)
 }
 
 fn read(path: &str) -> Result<Value> {

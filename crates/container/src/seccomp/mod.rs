@@ -28,7 +28,7 @@ pub(crate) use oci::{Listener, OciProfile};
 pub(crate) use words::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS};
 
 /// A compiled filter: the instructions as 64-bit numbers, and `SECCOMP_FILTER_FLAG_*`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Filter {
     program: Vec<u64>,
     flags: u32,
@@ -48,7 +48,7 @@ impl Filter {
         Self { program, flags }
     }
 
-    fn instructions(&self) -> Vec<Instruction> {
+    pub(crate) fn instructions(&self) -> Vec<Instruction> {
         self.program
             .iter()
             .map(|word| Instruction {
