@@ -85,8 +85,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
     if pre_dump || arguments.is_set("leave-running") {
         return Ok(());
     }
-    let poststop = container.config::<super::config::Config>()?.hooks.poststop;
-    delete::destroy_own(&global.root, &container, &poststop)
+    delete::destroy_own(&global.root, &container)
 }
 
 fn require(program: &Path, feature: u32, flag: &str, name: &str) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::failure::Context;
 use crate::{sys, trace};
 
 use super::arguments::{Arguments, Flag, flag};
-use super::config::{Config, Hook};
+use super::config::Config;
 use super::container::{self, Container, Status, start_time};
 use super::{Global, hooks};
 
@@ -50,19 +50,18 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<()> {
             )));
         }
     }
-    let config: Config = container.config()?;
-    destroy(&container, &config.hooks.poststop)
+    destroy(&container)
 }
 
 /// Removes a container of our own making, unless somebody else has done so.
-pub(super) fn destroy_own(root: &Path, container: &Container, poststop: &[Hook]) -> Result<()> {
+pub(super) fn destroy_own(root: &Path, container: &Container) -> Result<()> {
     let id = &container.record.id;
     let Some(_lock) = container::lock(root, id)? else {
         return Ok(());
     };
     let process = |container: &Container| (container.record.pid, container.record.start_time);
     match Container::load(root, id) {
-        Ok(now) if process(&now) == process(container) => destroy(container, poststop),
+        Ok(now) if process(&now) == process(container) => destroy(container),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
@@ -70,7 +69,7 @@ pub(super) fn destroy_own(root: &Path, container: &Container, poststop: &[Hook])
 }
 
 /// Kills what runs, removes everything and runs the hooks `poststop`.
-fn destroy(container: &Container, poststop: &[Hook]) -> Result<()> {
+fn destroy(container: &Container) -> Result<()> {
     end_init(container)?;
     container.cgroup().destroy()?;
     if let Some(rdt) = &container.record.rdt {
@@ -80,10 +79,11 @@ fn destroy(container: &Container, poststop: &[Hook]) -> Result<()> {
         container.unmount_unfinished();
     }
     trace::phase("groups removed");
+    let config: Config = container.config()?;
     // The rest has to go whatever a hook says (runtime.md, "Lifecycle").
     let hooked = hooks::run(
         "poststop",
-        poststop,
+        &config.hooks.poststop,
         &container.state(Status::Stopped).to_json()?,
     );
     container.remove()?;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -85,5 +85,10 @@ fn run_one(hook: &Hook, state: &str, environment: Option<&[String]>) -> Result<(
     let mut text = String::new();
     let _ = output.rewind();
     let _ = output.take(4096).read_to_string(&mut text);
+    let status = match status.signal() {
+        // In runc's words.
+        Some(libc::SIGSYS) => "signal: bad system call (SIGSYS)".to_owned(),
+        _ => status.to_string(),
+    };
     Err(Error::host(format!("{status}, output: {}", text.trim())))
 }

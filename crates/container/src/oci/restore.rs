@@ -20,6 +20,7 @@ use super::container::{self, Container, Record, Status};
 use super::create::path;
 use super::criu::{self, Images, Notification, Request, Service, Settings};
 use super::plan::{MountKind, Plan};
+use super::rdt::Rdt;
 use super::{Global, delete, foreground, hooks, mount_maker, pid_file, resources, terminal};
 
 pub(super) const FLAGS: &[Flag] = &[
@@ -54,7 +55,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         let pid = restore.container.record.pid;
         path(&arguments, "pid-file").map_or(Ok(()), |path| pid_file::write(&path, pid))
     });
-    let (container, poststop) = (restore.container, restore.config.hooks.poststop);
+    let container = restore.container;
     if let Err(error) = restored {
         undo(&container);
         return Err(error);
@@ -64,14 +65,16 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     }
     foreground::hold_signals();
     let code = foreground::wait(container.record.pid, master);
-    delete::destroy_own(&global.root, &container, &poststop)?;
+    delete::destroy_own(&global.root, &container)?;
     code
 }
 
 /// Removes what a failed restore has made; by its state the next delete finds what cannot be
 /// removed.
 fn undo(container: &Container) {
-    if container.cgroup().destroy().is_ok() {
+    let destroyed = container.cgroup().destroy();
+    let rdt = container.record.rdt.as_ref();
+    if destroyed.is_ok() && rdt.is_none_or(|rdt| rdt.remove().is_ok()) {
         let _ = container.remove();
     }
 }
@@ -108,7 +111,6 @@ impl Restore {
         let raw = config::parse(&text, "config.json")?;
         let plan = Plan::new(&config, &bundle, arguments.is_set("no-pivot"))?;
         criu::refuse_unsupported(&plan)?;
-        config::refuse("linux.intelRdt", config.linux.intel_rdt.is_some())?;
         let has_terminal = config
             .process
             .as_ref()
@@ -121,6 +123,10 @@ impl Restore {
         let mut group =
             Cgroup::at_path(place.filter(|place| !place.is_empty()), id, global.rootless)?;
         group.check_vacant()?;
+        let rdt = match &config.linux.intel_rdt {
+            Some(wanted) => Some(Rdt::new(wanted, id)?),
+            None => None,
+        };
         let settings = resources::settings(&config.linux.resources, group.is_v2())?;
         let devices = resources::device_rules(&config.linux.resources.devices)?;
         let joined = plan.joined.iter().fold(0, |flags, (flag, _)| flags | flag);
@@ -136,7 +142,7 @@ impl Restore {
                 created: time::now(),
                 annotations: config.annotations.clone(),
                 cgroup: group.clone(),
-                rdt: None,
+                rdt: rdt.clone(),
                 namespaces: plan.new | joined,
                 config: raw,
             },
@@ -148,7 +154,11 @@ impl Restore {
         container.record.cgroup = group.clone();
         let limited = group
             .set_device_rules(&devices)
-            .and_then(|()| group.apply(&settings));
+            .and_then(|()| group.apply(&settings))
+            .and_then(|()| match (&rdt, &config.linux.intel_rdt) {
+                (Some(rdt), Some(wanted)) => rdt.make(wanted),
+                _ => Ok(()),
+            });
         if let Err(error) = limited {
             undo(&container);
             return Err(error);
@@ -171,6 +181,10 @@ impl Restore {
         let (service, mut settings) = started?;
 
         self.container.cgroup().add_process(service.pid())?;
+        if let Some(rdt) = &self.container.record.rdt {
+            // What CRIU forks is where CRIU is.
+            rdt.add_process(service.pid())?;
+        }
         for (controller, path) in groups_of(service.pid())? {
             let mut group = criu::Message::default();
             group.text(1, &controller).text(2, &path);

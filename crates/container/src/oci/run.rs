@@ -37,10 +37,9 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         Some(channel) => start::by_channel(&container, &channel, &config),
         None => start::start(&container),
     };
-    let poststop = &config.hooks.poststop;
     if let Err(error) = started {
         // The first failure is the one to tell about.
-        let _ = delete::destroy_own(&global.root, &container, poststop);
+        let _ = delete::destroy_own(&global.root, &container);
         return Err(error);
     }
     if detached {
@@ -49,7 +48,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let code = foreground::wait(container.record.pid, created.terminal);
     trace::phase("program ended");
     if !arguments.is_set("keep") {
-        delete::destroy_own(&global.root, &container, poststop)?;
+        delete::destroy_own(&global.root, &container)?;
     }
     code
 }

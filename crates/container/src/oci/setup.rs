@@ -230,6 +230,7 @@ fn standard_streams(streams: Option<[OwnedFd; 3]>) -> Result<Streams> {
 fn await_start(listener: Option<UnixListener>, channel: Option<Channel>) -> Result<Channel> {
     if let Some(channel) = channel {
         channel.await_order()?;
+        channel.send(&Report::Ready, &[])?;
         return Ok(channel);
     }
     let listener = listener.ok_or_else(|| Error::channel("nobody can start this process"))?;

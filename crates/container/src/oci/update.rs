@@ -148,11 +148,13 @@ fn update_rdt(
              container linux.intelRdt at its creation"
         )));
     };
-    let wanted = &mut configuration["linux"]["intelRdt"];
+    let mut wanted = configuration["linux"]["intelRdt"].clone();
     for (_, name, value) in &given {
         wanted[name] = (*value).into();
     }
-    rdt.set(&config::parse(&wanted.to_string(), "intelRdt")?)
+    rdt.set(&config::parse(&wanted.to_string(), "intelRdt")?)?;
+    configuration["linux"]["intelRdt"] = wanted;
+    Ok(())
 }
 
 fn read(path: &str) -> Result<Value> {

@@ -325,11 +325,6 @@ fn values(host: &Host) {
             "process.user.umask: ",
         ),
         (
-            "/process/capabilities",
-            json!({"bounding": ["CAP_KILL", "CAP_NOPE"]}),
-            "process.capabilities.bounding: ",
-        ),
-        (
             "/process/rlimits",
             json!([{"type": "NOFILE", "soft": 1, "hard": 1}]),
             "process.rlimits[0].type: 'NOFILE'",
