@@ -13,7 +13,8 @@ pub use crate::oci::dry_run::check_configuration as configuration;
 /// One instruction of a filter: code, jump if true, jump if false, value.
 pub type Instruction = (u16, u8, u8, u32);
 
-/// The programs of a profile, read in Docker's form and in that of the specification.
+/// The programs of a profile, read in Docker's form and in that of the specification; an empty one
+/// if the profile says nothing.
 pub fn seccomp(profile: &str) -> [Result<Vec<Instruction>>; 2] {
     let security = Security {
         seccomp: Seccomp::Profile(profile.into()),
