@@ -232,10 +232,15 @@ impl Cgroup {
                     } else {
                         ""
                     };
+                    let denied = if is_denied(&error) {
+                        "permission denied: "
+                    } else {
+                        ""
+                    };
                     return Err(error).host(|| {
                         format!(
                             "linux.cgroupsPath: {reason}unable to apply cgroup configuration: \
-                             make {}",
+                             {denied}make {}",
                             directory.path.display()
                         )
                     });

@@ -203,7 +203,9 @@ pub(super) fn make_devices(root: &Root, plan: &Plan) -> Result<OwnedFd> {
     if from_host {
         return Ok(dev);
     }
-    for device in &plan.devices {
+    // `/dev/ptmx` is a link to the container's own terminals, whatever is asked for.
+    let devices = plan.devices.iter().filter(|device| device.path != "/dev/ptmx");
+    for device in devices {
         if plan.has(libc::CLONE_NEWUSER) {
             bind_device(root, &device.path)?;
             continue;
