@@ -47,6 +47,9 @@ pub(super) const FLAGS: &[Flag] = &[
 
 pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let arguments = Arguments::parse_leading(arguments, FLAGS)?;
+    // It may be a descriptor of the caller's, such as a shell's `<(…)`.
+    let given = path(&arguments, "process");
+    let given = given.map(|path| config::read_text(&path)).transpose()?;
     let preserved = preserved(&arguments)?;
     let (id, command) = arguments.container()?;
     let container = Container::load(&global.root, id)?;
@@ -63,7 +66,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         }
     }
     let configuration: Config = container.config()?;
-    let process = process_of(&arguments, &configuration, command)?;
+    let process = process_of(&arguments, &configuration, command, given.as_deref())?;
     let program = process.args.first().cloned().unwrap_or_default();
     let detached = arguments.is_set("detach");
     let socket = path(&arguments, "console-socket");
@@ -197,10 +200,11 @@ fn process_of(
     arguments: &Arguments,
     configuration: &Config,
     command: &[String],
+    given: Option<&str>,
 ) -> Result<Process> {
     let own = configuration.process.as_ref();
-    if let Some(path) = path(arguments, "process") {
-        let mut process: Process = config::parse(&config::read_text(&path)?, "process.json")?;
+    if let Some(text) = given {
+        let mut process: Process = config::parse(text, "process.json")?;
         let umask = own.and_then(|own| own.user.umask);
         process.user.umask = process.user.umask.or(umask).or_else(|| Some(own_umask()));
         return Ok(process);

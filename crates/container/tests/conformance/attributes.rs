@@ -305,6 +305,16 @@ fn exec(host: &Host) {
     for part in ["FOO=bar\n", "HOME=/root\n", "0077\ni686\nidle"] {
         assert!(out.contains(part), "{out}");
     }
+    // As a shell's <(…) gives it.
+    let plain = bundle.command(&["exec", "-p", "/dev/fd/9", &bundle.id]);
+    let output = Command::new("sh")
+        .args(["-c", "exec 9<\"$0\"; exec \"$@\"", path])
+        .arg(std::env::current_exe().expect("path"))
+        .args(plain.get_args())
+        .stdin(Stdio::null())
+        .output()
+        .expect("sh");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), out);
     let out = bundle
         .run(&[
             "exec",
