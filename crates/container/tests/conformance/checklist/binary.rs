@@ -14,16 +14,18 @@ use serde_json::json;
 use crate::bundle::Bundle;
 use crate::support::Host;
 
-/// Opens the file behind process `$1` by reading, which is allowed, ends that process, and tries
-/// to write by way of the descriptor as long as it is busy.
+/// Opens the file behind process `$1` by reading, which is allowed, says so, ends that process
+/// where `$2` asks for it, and writes by way of the descriptor as soon as nothing runs from the
+/// file any more.
 const ATTACK: &str = r#"
-exec 3</proc/$1/exe || exit 9
-[ $1 = 1 ] || kill -9 $1
-for i in 1 2 3 4 5 6 7 8 9 10; do
-    echo overwritten 2>&1 >/proc/self/fd/3 && exit 0
-    sleep 0.1
+exec 3</proc/$1/exe && echo >/opened
+[ "$2" != kill ] || kill -9 $1
+for i in $(seq 100); do
+    text=$( (echo overwritten >/proc/self/fd/3) 2>&1 ) && text=overwritten
+    case $text in *busy*) sleep 0.1 ;; *) break ;; esac
 done
-exit 8
+echo "$text" >/told
+mv /told /end
 "#;
 
 struct Attacked {
@@ -65,19 +67,43 @@ impl Attacked {
         command
     }
 
-    /// Runs the attack on that process of the container.
-    fn attack(&self, pid: &str) {
-        let id = self.bundle.id.as_str();
-        let output = self
-            .oci(&["exec", id, "sh", "-c", ATTACK, "sh", pid])
-            .output()
-            .expect("exec");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned()
-            + &String::from_utf8_lossy(&output.stderr);
+    /// Runs the attack on that process of the container, and `then` when it has its descriptor.
+    fn attack(&self, pid: &str, kill: &str, then: impl FnOnce()) {
+        self.quiet(&[
+            "exec",
+            "--detach",
+            &self.bundle.id,
+            "sh",
+            "-c",
+            ATTACK,
+            "sh",
+            pid,
+            kill,
+        ]);
+        self.await_file("opened");
+        then();
+        let told = self.await_file("end");
         let after = fs::metadata(&self.runtime).expect("runtime").len();
-        assert_eq!(after, self.before, "the runtime was overwritten: {text}");
-        assert_eq!(output.status.code(), Some(8), "{text}");
-        assert!(text.contains("Read-only file system"), "{text}");
+        assert_eq!(after, self.before, "the runtime was overwritten: {told}");
+        assert!(told.contains("Read-only file system"), "{told}");
+    }
+
+    /// The text of a file of the container's, when it is there.
+    fn await_file(&self, name: &str) -> String {
+        let path = self.bundle.directory.join("rootfs").join(name);
+        for _ in 0..3000 {
+            if let Ok(text) = fs::read_to_string(&path) {
+                return text;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("the attack does not come to {name}");
+    }
+
+    fn quiet(&self, arguments: &[&str]) {
+        let mut command = self.oci(arguments);
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(status.expect("oci").success(), "{arguments:?}");
     }
 }
 
@@ -110,40 +136,24 @@ fn capabilities() -> Vec<&'static str> {
 }
 
 pub fn at_create(host: &Host) {
-    // The init itself, which waits for its start with the runtime's program.
-    let waiting = Attacked::new(host, &["true"]);
-    let status = waiting
-        .oci(&["create", &waiting.bundle.id])
-        .stdout(Stdio::null())
-        .status();
-    assert!(status.expect("create").success());
-    waiting.attack("1");
-    // The runtime's program as the container's, which the script's first line asks for.
-    let script = Attacked::new(host, &["/evil"]);
-    let status = script
-        .oci(&["run", "--detach", &script.bundle.id])
-        .stdout(Stdio::null())
-        .status();
-    assert!(status.expect("run").success());
-    script.attack("1");
+    // The init, which waits for its start with the runtime's program, and then runs another.
+    let attacked = Attacked::new(host, &["sleep", "1000"]);
+    let id = attacked.bundle.id.as_str();
+    attacked.quiet(&["create", id]);
+    attacked.attack("1", "", || attacked.quiet(&["start", id]));
 }
 
 pub fn at_exec(host: &Host) {
     let attacked = Attacked::new(host, &["sleep", "1000"]);
     let id = attacked.bundle.id.as_str();
-    let quiet = |arguments: &[&str]| {
-        let mut command = attacked.oci(arguments);
-        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        assert!(status.expect("oci").success());
-    };
-    quiet(&["run", "--detach", id]);
-    quiet(&["exec", "--detach", id, "/evil"]);
+    attacked.quiet(&["run", "--detach", id]);
+    attacked.quiet(&["exec", "--detach", id, "/evil"]);
     let find = "for p in /proc/[0-9]*; do grep -q linger $p/cmdline && basename $p; done";
     let output = attacked.oci(&["exec", id, "sh", "-c", find]).output();
     let found = String::from_utf8_lossy(&output.expect("exec").stdout).into_owned();
-    // The shell that searches has the word in its own arguments.
+    // The shell that searches has the word in its own arguments, and comes later.
     let pid = found.lines().next().expect("the process");
-    attacked.attack(pid);
+    attacked.attack(pid, "kill", || {});
 }
 
 /// Entry of the runtime's program inside the container.

@@ -53,6 +53,10 @@ pub const SCENARIOS: &[HostScenario] = &[
     ),
     ("cve_2025_52881_exec_writes_to_no_decoy", procfs::exec),
     (
+        "cve_2025_52881_exec_of_the_backend_writes_to_no_decoy",
+        procfs::exec_of_the_backend,
+    ),
+    (
         "cve_2019_19921_proc_in_the_image_is_no_link",
         procfs::linked_proc,
     ),

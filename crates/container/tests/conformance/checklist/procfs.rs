@@ -6,6 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use bulkhead_model::ProcessSpec;
+use bulkhead_model::testing::{Fixture, Running};
 use serde_json::json;
 
 use super::paths::{Victim, add_mount, without_mounts};
@@ -122,6 +124,29 @@ pub fn exec(host: &Host) {
     let pid = fs::read_to_string(bundle.directory.join("pid")).expect("pid");
     let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("score");
     assert_eq!(score, "777\n");
+}
+
+pub fn exec_of_the_backend(host: &Host) {
+    let mut spec = host.spec(&["sleep", "1000"]);
+    spec.security.privileged = true;
+    spec.resources.oom_score_adj = Some(555);
+    let running = Running::start(host, &spec);
+    let exec = |script: &str| {
+        let process = ProcessSpec {
+            args: ["sh", "-c", script].map(String::from).to_vec(),
+            env: vec!["PATH=/bin".into()],
+            cwd: "/".into(),
+            privileged: true,
+            ..ProcessSpec::default()
+        };
+        running.exec(&process).text().to_owned()
+    };
+    exec(
+        "echo untouched >/caught; mkdir -p /decoy/self; \
+         ln -s /caught /decoy/self/oom_score_adj; mount --bind /decoy /proc",
+    );
+    assert_eq!(exec("cat /proc/self/oom_score_adj"), "untouched");
+    assert_eq!(exec("cat /caught"), "untouched", "exec wrote to the decoy");
 }
 
 /// CVE-2019-19921: `/proc` in the image, or on the way to it, leads into a volume.

@@ -101,8 +101,13 @@ pub fn decoy_devpts(host: &Host) {
     for target in ["/dev/ptmx", "/dev/null", "file"] {
         let bundle = bundle(host);
         let victim = Victim::new(host, &bundle);
-        let ptmx = bundle.directory.join("rootfs/dev/pts/ptmx");
+        let pts = bundle.directory.join("rootfs/dev/pts");
+        let ptmx = pts.join("ptmx");
         let file = victim.0.join("file");
+        // Whatever number the terminal has, it is there, and is another file.
+        for number in 0..64 {
+            symlink(&file, pts.join(number.to_string())).expect("link");
+        }
         match target {
             "file" => symlink(file, ptmx).expect("link"),
             other => symlink(other, ptmx).expect("link"),
