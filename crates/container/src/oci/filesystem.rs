@@ -204,7 +204,10 @@ pub(super) fn make_devices(root: &Root, plan: &Plan) -> Result<OwnedFd> {
         return Ok(dev);
     }
     // `/dev/ptmx` is a link to the container's own terminals, whatever is asked for.
-    let devices = plan.devices.iter().filter(|device| device.path != "/dev/ptmx");
+    let devices = plan
+        .devices
+        .iter()
+        .filter(|device| device.path != "/dev/ptmx");
     for device in devices {
         if plan.has(libc::CLONE_NEWUSER) {
             bind_device(root, &device.path)?;

@@ -109,22 +109,19 @@ fn make_rootless(configuration: &mut Value, uid: u32, gid: u32) {
         namespaces.retain(|namespace| namespace["type"] != "network");
         namespaces.push(json!({"type": "user"}));
     }
-    if let Some(mounts) = configuration["mounts"].as_array_mut() {
-        mounts.retain(|mount| {
-            let destination = mount["destination"].as_str();
-            !destination.is_some_and(|path| path.starts_with("/sys"))
-        });
+    let mounts = configuration["mounts"].as_array_mut();
+    for mount in mounts.into_iter().flatten() {
         // Such a namespace maps no group but one, so that no file can be given another.
-        for options in mounts
-            .iter_mut()
-            .filter_map(|mount| mount["options"].as_array_mut())
-        {
+        if let Some(options) = mount["options"].as_array_mut() {
             options.retain(|option| option != "gid=5");
         }
-        mounts.push(json!({
-            "destination": "/sys", "type": "none", "source": "/sys",
-            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
-        }));
+        if mount["type"] == "sysfs" {
+            // A sysfs of one's own needs a network namespace of one's own.
+            *mount = json!({
+                "destination": "/sys", "type": "none", "source": "/sys",
+                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
+            });
+        }
     }
 }
 
@@ -147,16 +144,10 @@ mod tests {
         );
         assert!(text.contains(r#"{"type":"user"}"#), "{text}");
         let mounts = configuration["mounts"].as_array().expect("mounts");
-        let sys: Vec<_> = mounts
-            .iter()
-            .filter(|mount| {
-                mount["destination"]
-                    .as_str()
-                    .expect("path")
-                    .starts_with("/sys")
-            })
-            .collect();
-        assert_eq!(sys.len(), 1);
-        assert_eq!(sys[0]["type"], "none");
+        let sys = mounts.iter().find(|mount| mount["destination"] == "/sys");
+        assert_eq!(sys.expect("/sys")["type"], "none");
+        // It lies on what was bound there.
+        let last = mounts.last().expect("mount");
+        assert_eq!(last["destination"], "/sys/fs/cgroup");
     }
 }
