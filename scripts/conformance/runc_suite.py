@@ -179,7 +179,7 @@ def report(results, names, reasons):
     lines = [
         "# Conformance",
         "",
-        f"{' and '.join(names)} on one host, one after the other: runc's own integration suite, as",
+        f"{' and '.join(names)} on one host: runc's own integration suite, as",
         "`scripts/conformance/runc_suite.py` runs it, which wrote this; the reasons are in",
         "`scripts/conformance/reasons.json`.",
     ]
