@@ -186,7 +186,7 @@ fn fail(watch: &Watch, bundle: &Bundle, verb: &[&str], step: &Step) {
         // It was tolerated, or hit a call after the last that matters.
         bundle.run(&["delete", "--force", &bundle.id]).output();
     } else {
-        assert!(!told.trim().is_empty(), "{what} was not told");
+        assert!(!told.trim().is_empty(), "{what} was not told, {status}");
         // Where the clearing up fails as well, or nothing but it, the rest is the next delete's.
         let injected = fs::read_to_string(&record).expect("trace");
         let twice = injected.matches("(INJECTED)").count() > 1;
