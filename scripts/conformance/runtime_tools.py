@@ -9,7 +9,6 @@ pass a program that it passes.
 """
 
 import argparse
-import concurrent.futures
 import json
 import os
 import re
@@ -53,7 +52,6 @@ def parser():
         help="a runtime's name and its command line; the first is the reference",
     )
     result.add_argument("--only", default="", help="an expression that the names must match")
-    result.add_argument("--jobs", type=int, default=2, help="how many programs run at once")
     result.add_argument("--json", help="the file for the results")
     result.add_argument("--markdown", help="the file for the section of the report")
     return result
@@ -74,9 +72,10 @@ def found(directory, expression):
 
 
 def run_all(command, programs, arguments):
-    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        outcomes = pool.map(lambda path: run(command, path, arguments.directory), programs.values())
-        return dict(zip(programs, outcomes))
+    # One after another, as many of them take the same cgroup.
+    return {
+        name: run(command, path, arguments.directory) for name, path in programs.items()
+    }
 
 
 def run(command, program, directory):
