@@ -136,13 +136,12 @@ impl Root {
             let directory = self.directory(join("/", parent).as_str())?;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o644)) {
-                Err(Errno::EXIST) => match self.follow(&directory, parent, name)? {
-                    Some(elsewhere) => {
+                Err(Errno::EXIST) => {
+                    if let Some(elsewhere) = self.follow(&directory, parent, name)? {
                         place = elsewhere;
                         continue;
                     }
-                    None => {}
-                },
+                }
                 result => {
                     result.host(|| format!("make the file {path} in the container"))?;
                 }

@@ -23,8 +23,10 @@ use serde_json::value::RawValue;
 
 use crate::cgroup::Cgroup;
 use crate::failure::Context;
+use crate::time;
 
 use super::config::{Config, Namespace};
+use super::plan::Plan;
 use super::rdt::Rdt;
 
 const STATE: &str = "state.json";
@@ -76,6 +78,33 @@ pub(super) struct Record {
     pub(super) namespaces: i32,
     /// The configuration as it was at create.
     pub(super) config: Box<RawValue>,
+}
+
+impl Record {
+    /// The record of a container that has no process yet.
+    pub(super) fn new(
+        id: &str,
+        bundle: &Path,
+        (config, text): (&Config, Box<RawValue>),
+        plan: &Plan,
+        (cgroup, rdt): (&Cgroup, Option<&Rdt>),
+    ) -> Self {
+        let joined = plan.joined.iter().fold(0, |flags, (flag, _)| flags | flag);
+        Self {
+            oci_version: config.oci_version.clone(),
+            id: id.into(),
+            pid: 0,
+            start_time: 0,
+            bundle: bundle.to_owned(),
+            rootfs: plan.rootfs.clone(),
+            created: time::now(),
+            annotations: config.annotations.clone(),
+            cgroup: cgroup.clone(),
+            rdt: rdt.cloned(),
+            namespaces: plan.new | joined,
+            config: text,
+        }
+    }
 }
 
 /// What `state`, `list` and hooks are told, in runc's order.

@@ -10,7 +10,7 @@ use crate::channel::{Channel, Order, Report};
 use crate::config::Workload;
 use crate::failure::Context;
 use crate::helper::set_oom_score;
-use crate::{log, spawn, sys, time, trace};
+use crate::{log, spawn, sys, trace};
 
 use super::arguments::{Arguments, Flag, flag, option};
 use super::config::{self, Config};
@@ -186,24 +186,14 @@ pub(super) fn create(
     let settings = resources::settings(&config.linux.resources, group.is_v2())?;
     let devices = resources::device_rules(&config.linux.resources.devices)?;
 
-    let joined = plan.joined.iter().fold(0, |flags, (flag, _)| flags | flag);
-    let mut container = Container::make(
-        &global.root,
-        Record {
-            oci_version: config.oci_version.clone(),
-            id: id.into(),
-            pid: 0,
-            start_time: 0,
-            bundle: options.bundle.clone(),
-            rootfs: plan.rootfs.clone(),
-            created: time::now(),
-            annotations: config.annotations.clone(),
-            cgroup: group.clone(),
-            rdt: rdt.clone(),
-            namespaces: plan.new | joined,
-            config: raw,
-        },
-    )?;
+    let record = Record::new(
+        id,
+        &options.bundle,
+        (&config, raw),
+        &plan,
+        (&group, rdt.as_ref()),
+    );
+    let mut container = Container::make(&global.root, record)?;
     trace::phase("state written");
     let placeholder = group
         .make_at_path(&settings, &devices, &config.annotations)

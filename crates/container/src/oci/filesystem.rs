@@ -39,10 +39,8 @@ pub(super) fn mount_all(
 ) -> Result<Vec<OwnedFd>> {
     let mut writable = Vec::new();
     for (index, mount) in task.plan.mounts.iter().enumerate() {
-        let of_host = matches!(mount.kind, MountKind::Bind)
-            && (task.plan.from_host || mount.id_map.is_some());
         let copy = match host {
-            Some(host) if of_host => host.get(Part::Mount(index)).map(Some),
+            Some(host) if task.plan.is_from_host(mount) => host.get(Part::Mount(index)).map(Some),
             _ => Ok(None),
         };
         let made = copy

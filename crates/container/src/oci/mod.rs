@@ -262,7 +262,9 @@ fn carry_out(arguments: impl IntoIterator<Item = OsString>, failure: &mut u8) ->
     }
     // Nothing of the caller's reaches a hook or a container but what is asked for
     // (CVE-2024-21626).
-    let _ = sys::close_from(3, true);
+    sys::close_from(3, true).map_err(|error| {
+        Error::host("keep the caller's descriptors from the container").with_source(error)
+    })?;
     let done = |result: Result<()>| result.map(|()| 0);
     match verb.name {
         "create" => done(create::main(&global, rest)).map_err(|error| failed("create", error)),

@@ -43,7 +43,7 @@ pub(super) struct Maker(u32);
 impl Maker {
     /// Starts it if the plan needs it, and gives init's end. Legal in a process with one thread.
     pub(super) fn start(plan: &Plan) -> Result<Option<(Self, FromHost)>> {
-        let needed = plan.from_host || plan.mounts.iter().any(|mount| mount.id_map.is_some());
+        let needed = plan.from_host || plan.mounts.iter().any(|mount| plan.is_from_host(mount));
         if !needed {
             return Ok(None);
         }

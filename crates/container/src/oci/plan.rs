@@ -213,6 +213,12 @@ impl Plan {
         })
     }
 
+    /// Whether the source of this mount is the host's to open: for the root of a user namespace,
+    /// and to map its ids.
+    pub(super) fn is_from_host(&self, mount: &Mount) -> bool {
+        matches!(mount.kind, MountKind::Bind) && (self.from_host || mount.id_map.is_some())
+    }
+
     /// Whether the container has a namespace of this flag, new or joined.
     pub(super) fn has(&self, flag: i32) -> bool {
         self.new & flag != 0 || self.joined_path(flag).is_some()

@@ -129,24 +129,8 @@ impl Restore {
         };
         let settings = resources::settings(&config.linux.resources, group.is_v2())?;
         let devices = resources::device_rules(&config.linux.resources.devices)?;
-        let joined = plan.joined.iter().fold(0, |flags, (flag, _)| flags | flag);
-        let mut container = Container::make(
-            &global.root,
-            Record {
-                oci_version: config.oci_version.clone(),
-                id: id.into(),
-                pid: 0,
-                start_time: 0,
-                bundle,
-                rootfs: plan.rootfs.clone(),
-                created: time::now(),
-                annotations: config.annotations.clone(),
-                cgroup: group.clone(),
-                rdt: rdt.clone(),
-                namespaces: plan.new | joined,
-                config: raw,
-            },
-        )?;
+        let record = Record::new(id, &bundle, (&config, raw), &plan, (&group, rdt.as_ref()));
+        let mut container = Container::make(&global.root, record)?;
         // The first failure is the one to tell about.
         group
             .make_at_path(&settings, &devices, &config.annotations)

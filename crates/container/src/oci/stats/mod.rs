@@ -10,6 +10,19 @@ use serde_json::{Map, Value};
 
 use crate::cgroup::Cgroup;
 
+/// The flags and numbers of v1's cpuset, which v2 does not have.
+const CPUSET: [&str; 9] = [
+    "cpu_exclusive",
+    "mem_hardwall",
+    "mem_exclusive",
+    "memory_migrate",
+    "memory_spread_page",
+    "memory_spread_slab",
+    "memory_pressure",
+    "sched_load_balance",
+    "sched_relax_domain_level",
+];
+
 /// All readings of a group; of one that is not there, none.
 pub(super) fn read(group: &Cgroup) -> Value {
     let mut data = if group.is_v2() {

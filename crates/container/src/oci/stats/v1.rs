@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::cgroup::Cgroup;
 
 use super::{
-    Files, block_entry, huge_page_sizes, huge_pages, memory_entry, object, pids, throttling,
-    without_zeros,
+    CPUSET, Files, block_entry, huge_page_sizes, huge_pages, memory_entry, object, pids,
+    throttling, without_zeros,
 };
 
 /// The lists of block devices: the name that `events` has for each, and the kernel's.
@@ -73,17 +73,7 @@ fn cpu(cpu: &Files<'_>, accounting: &Files<'_>) -> Value {
 
 fn cpuset(files: &Files<'_>) -> Value {
     let mut data = json!({});
-    for name in [
-        "cpu_exclusive",
-        "mem_hardwall",
-        "mem_exclusive",
-        "memory_migrate",
-        "memory_spread_page",
-        "memory_spread_slab",
-        "memory_pressure",
-        "sched_load_balance",
-        "sched_relax_domain_level",
-    ] {
+    for name in CPUSET {
         let text = files.text(&format!("cpuset.{name}")).unwrap_or_default();
         data[name] = text.parse::<i64>().unwrap_or(0).into();
     }

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::cgroup::Cgroup;
 
 use super::{
-    Files, block_entry, huge_page_sizes, huge_pages, memory_entry, object, pids, throttling,
-    without_zeros,
+    CPUSET, Files, block_entry, huge_page_sizes, huge_pages, memory_entry, object, pids,
+    throttling, without_zeros,
 };
 
 pub(super) fn read(group: &Cgroup) -> Value {
@@ -45,18 +45,7 @@ fn cpu(files: &Files<'_>) -> Value {
 }
 
 fn empty_cpuset() -> Value {
-    let names = [
-        "cpu_exclusive",
-        "mem_hardwall",
-        "mem_exclusive",
-        "memory_migrate",
-        "memory_spread_page",
-        "memory_spread_slab",
-        "memory_pressure",
-        "sched_load_balance",
-        "sched_relax_domain_level",
-    ];
-    let fields = names.map(|name| (name.to_owned(), Value::from(0)));
+    let fields = CPUSET.map(|name| (name.to_owned(), Value::from(0)));
     Value::Object(fields.into_iter().collect())
 }
 
