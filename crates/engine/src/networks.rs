@@ -186,8 +186,12 @@ impl Inner {
     }
 
     /// Sees to it that a network is in the kernel; after the first time that costs nothing.
+    ///
+    /// # Errors
+    /// `NotFound` if it has been removed meanwhile.
     async fn ensure_network(self: &Arc<Self>, record: &NetworkRecord) -> Result<()> {
         let mut ensured = self.ensured.lock().await;
+        self.network(record.id())?;
         if ensured.contains(record.id()) {
             return Ok(());
         }
@@ -226,12 +230,7 @@ impl Inner {
         };
         let mut attachments = Vec::new();
         for (index, join) in joins.iter().enumerate() {
-            let joined = async {
-                let network = self.network_for(join).await?;
-                self.ensure_network(&network).await?;
-                self.promise_address(&record.id, &network, join, index)
-            };
-            match joined.await {
+            match self.join_network(&record.id, join, index).await {
                 Ok(attachment) => attachments.push(attachment),
                 Err(error) => {
                     self.give_back(&attachments);
@@ -252,10 +251,29 @@ impl Inner {
             aliases: Vec::new(),
             address: None,
         };
-        let network = self.network_for(&join).await?;
-        self.ensure_network(&network).await?;
-        self.promise_address(id, &network, &join, 0)
-            .map(|attachment| vec![attachment])
+        let attachment = self.join_network(id, &join, 0).await?;
+        Ok(vec![attachment])
+    }
+
+    async fn join_network(
+        self: &Arc<Self>,
+        id: &str,
+        join: &NetworkJoin,
+        index: usize,
+    ) -> Result<Attachment> {
+        loop {
+            let network = self.network_for(join).await?;
+            // The promise first: a network with one is not removed.
+            let attachment = self.promise_address(id, &network, join, index)?;
+            let Err(error) = self.ensure_network(&network).await else {
+                return Ok(attachment);
+            };
+            self.give_back(std::slice::from_ref(&attachment));
+            // The default one is removed when nobody is on it, and made again.
+            if error.kind() != ErrorKind::NotFound || join.network != DEFAULT_NETWORK {
+                return Err(error);
+            }
+        }
     }
 
     fn promise_address(

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::plan::{DownOptions, Progress, Stage};
 use crate::engine::Engine;
 use crate::lifecycle::StopOptions;
+use crate::networks::DEFAULT_NETWORK;
 use crate::record::Record;
 
 impl Engine {
@@ -67,6 +68,7 @@ impl Engine {
                 say(&progress, None, None, Some(name), Stage::Removed).await;
             }
         }
+        self.remove_default_network().await?;
         if options.volumes {
             for name in &known.volumes {
                 if self.volume(name).is_ok() {
@@ -85,6 +87,16 @@ impl Engine {
             self.inner.keep_project(rest)?;
         }
         Ok(())
+    }
+
+    /// Builds and sandboxes outside of projects make it when they need it; it goes when nobody does.
+    async fn remove_default_network(&self) -> Result<()> {
+        match self.remove_network(DEFAULT_NETWORK).await {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+                Ok(())
+            }
+            removed => removed,
+        }
     }
 
     async fn take_down(

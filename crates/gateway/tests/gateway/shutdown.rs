@@ -92,7 +92,13 @@ async fn successors_inherit_the_listener_without_losing_a_request() {
     .unwrap();
     let address = gateway.local_address();
     let mut inherited = gateway.as_fd().try_clone_to_owned().unwrap();
-    let mut current = TestGateway::run(gateway.with_settings(quick_settings()), sender);
+    // A client on a busy host may need longer than usual to send its next request, and one that
+    // comes while its idle connection is closed is nobody's to answer.
+    let settings = Settings {
+        drain_grace: Duration::from_secs(10),
+        ..quick_settings()
+    };
+    let mut current = TestGateway::run(gateway.with_settings(settings.clone()), sender);
     let done = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..6)
         .map(|index| {
@@ -117,7 +123,7 @@ async fn successors_inherit_the_listener_without_losing_a_request() {
         let listener = std::net::TcpListener::from(inherited);
         let successor = Gateway::from_listener(listener, routes, AccessLog::disabled()).unwrap();
         inherited = successor.as_fd().try_clone_to_owned().unwrap();
-        let successor = TestGateway::run(successor.with_settings(quick_settings()), sender);
+        let successor = TestGateway::run(successor.with_settings(settings.clone()), sender);
         tokio::time::sleep(Duration::from_millis(50)).await;
         std::mem::replace(&mut current, successor).stopped().await;
     }
