@@ -21,7 +21,8 @@ use super::rdt::Rdt;
 use super::setup::{self, CreateTask};
 use super::user_namespace::Mappings;
 use super::{
-    Global, fork, hooks, namespaces, network_devices, pid_file, process, resources, terminal,
+    Global, foreground, fork, hooks, namespaces, network_devices, pid_file, process, resources,
+    start, terminal,
 };
 
 pub(super) const FLAGS: &[Flag] = &[
@@ -123,8 +124,10 @@ pub(super) struct Created {
     pub(super) container: Container,
     pub(super) terminal: Option<OwnedFd>,
     pub(super) config: Config,
-    /// To the init, if it waits for its start there. It ends with the caller, then.
+    /// To the init, if it takes its order to start there. It ends with the caller, then.
     pub(super) channel: Option<Channel>,
+    /// The order has been given.
+    pub(super) ordered: bool,
 }
 
 /// # Errors
@@ -233,16 +236,18 @@ pub(super) fn create(
         })
         .and_then(|()| {
             trace::phase("limits set");
-            let process = (plan, workload, waits);
+            let manner = Manner { waits, detached };
+            let process = (plan, workload, manner);
             spawn_init(&mut container, &config, process, &group, options)
         });
     drop(placeholder);
     match made {
-        Ok((terminal, channel)) => Ok(Created {
+        Ok((terminal, channel, ordered)) => Ok(Created {
             container,
             terminal,
             config,
             channel: (!waits).then_some(channel),
+            ordered,
         }),
         Err(error) => {
             // The first failure is the one to tell about. By its state the next delete finds what
@@ -286,15 +291,25 @@ fn group_owner(config: &Config) -> Option<u32> {
     })
 }
 
+/// How the init goes on after its set-up.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    /// For whoever connects to its socket.
+    waits: bool,
+    /// Nobody stays with it.
+    detached: bool,
+}
+
 fn spawn_init(
     container: &mut Container,
     config: &Config,
-    (plan, workload, waits): (Plan, Workload, bool),
+    (plan, workload, Manner { waits, detached }): (Plan, Workload, Manner),
     group: &Cgroup,
     options: Options,
-) -> Result<(Option<OwnedFd>, Channel)> {
+) -> Result<(Option<OwnedFd>, Channel, bool)> {
     let listener = waits.then(|| container.listen()).transpose()?;
     let (pauses, new, joins) = (plan.pauses, plan.new, plan.needs_child());
+    let has_terminal = workload.process.terminal.is_some();
     let entrance = group.entrance().open()?;
     let (maker, from_host) = Maker::start(&plan)?.unzip();
     let task = CreateTask {
@@ -334,7 +349,23 @@ fn spawn_init(
     };
     trace::phase("process cloned");
     container.record.pid = pid;
+    // Nothing is left to be done between its set-up and its start: it finds the order when it
+    // comes so far, and need not wait.
+    let ordered = !waits
+        && !has_terminal
+        && maker.is_none()
+        && options.pid_file.is_none()
+        && options.pidfd_socket.is_none();
     recorded(container, config, &channel, waits)
+        .and_then(|()| match ordered {
+            true => {
+                if !detached {
+                    foreground::hold_signals();
+                }
+                start::order(&channel)
+            }
+            false => Ok(()),
+        })
         .and_then(|()| lead(container, config, &channel, pauses, maker))
         .and_then(|master| {
             if waits {
@@ -347,7 +378,7 @@ fn spawn_init(
             if let Some(path) = &options.pid_file {
                 pid_file::write(path, pid)?;
             }
-            Ok((kept, channel))
+            Ok((kept, channel, ordered))
         })
         .inspect_err(|_| spawn::end(pid))
         .map_err(|error| {

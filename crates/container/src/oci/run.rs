@@ -34,6 +34,7 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
         foreground::hold_signals();
     }
     let started = match created.channel {
+        Some(channel) if created.ordered => start::await_execution(&container, &channel, &config),
         Some(channel) => start::by_channel(&container, &channel, &config),
         None => start::start(&container),
     };

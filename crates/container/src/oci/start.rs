@@ -65,8 +65,22 @@ pub(super) fn start(container: &Container) -> Result<()> {
 /// # Errors
 /// As [`start`].
 pub(super) fn by_channel(container: &Container, channel: &Channel, config: &Config) -> Result<()> {
+    order(channel)?;
+    await_execution(container, channel, config)
+}
+
+/// Gives the order alone.
+pub(super) fn order(channel: &Channel) -> Result<()> {
+    channel.send(&Order::Start, &[])
+}
+
+/// What [`by_channel`] does after the order.
+pub(super) fn await_execution(
+    container: &Container,
+    channel: &Channel,
+    config: &Config,
+) -> Result<()> {
     let seccomp = config.linux.seccomp.as_ref();
-    channel.send(&Order::Start, &[])?;
     if channel.report()?.is_none() {
         return Err(Error::host(
             "the container's init died before it could start the program",

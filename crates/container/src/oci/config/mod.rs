@@ -131,21 +131,20 @@ pub(crate) struct Hook {
 /// # Errors
 /// `InvalidInput` with the JSON path and what is expected there.
 pub(in crate::oci) fn parse<T: for<'de> Deserialize<'de>>(text: &str, name: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        // To keep account of the path costs time and memory, and most configurations are valid.
+        let place = place_of_error::<T>(text).unwrap_or_default();
+        Error::invalid(format!("{name}: {place}{error}"))
+    })
+}
+
+/// The JSON path at which the text is not of the type, to be put before what is wrong there.
+fn place_of_error<T: for<'de> Deserialize<'de>>(text: &str) -> Option<String> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        // At the top, or where the text ends before it is known what is there.
-        let place = if matches!(path.as_str(), "." | "?") {
-            String::new()
-        } else {
-            format!("{}: ", path.trim_end_matches(".?"))
-        };
-        Error::invalid(format!("{name}: {place}{}", error.inner()))
-    })?;
-    deserializer
-        .end()
-        .map_err(|error| Error::invalid(format!("{name}: {error}")))?;
-    Ok(parsed)
+    let error = serde_path_to_error::deserialize::<_, T>(&mut deserializer).err()?;
+    let path = error.path().to_string();
+    // At the top, or where the text ends before it is known what is there.
+    (!matches!(path.as_str(), "." | "?")).then(|| format!("{}: ", path.trim_end_matches(".?")))
 }
 
 pub(in crate::oci) fn read_text(path: &Path) -> Result<String> {
