@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bulkhead_model::{Endpoint, Error, Result};
+use bulkhead_model::{Endpoint, Error, ErrorKind, Result};
 use bulkhead_network::{AddressAllocator, Ipv4Net, NetworkSpec, PublishedPort};
 
 use crate::config::{NetworkJoin, NetworkRequest};
