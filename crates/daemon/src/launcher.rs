@@ -1,15 +1,17 @@
 //! Starts supervisors and finds them again.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bulkhead_container::cgroup::Cgroup;
 use bulkhead_engine::{Launcher, RemoteSandbox, StartRequest};
-use bulkhead_model::{Error, ExitStatus, Kind, Result};
+use bulkhead_microvm::template;
+use bulkhead_model::{ByteSize, Error, ExitStatus, Kind, Resources, Result};
 use bulkhead_supervisor::protocol::CreateReport;
 use bulkhead_supervisor::{LAUNCH_FILE, Launch, MicrovmSettings, SOCKET_FILE, Status, read_status};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -25,9 +27,14 @@ const LISTEN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Enough to come after everything that is asked for, and to end on a busy host all the same.
+const TEMPLATE_NICENESS: i32 = 10;
+
 pub(crate) struct SupervisorLauncher {
     paths: Paths,
     microvm: OnceCell<MicrovmSettings>,
+    /// The limits for which this daemon has seen to a template.
+    templates: Mutex<BTreeSet<(Option<u64>, Option<u64>)>>,
 }
 
 impl SupervisorLauncher {
@@ -35,6 +42,7 @@ impl SupervisorLauncher {
         Self {
             paths,
             microvm: OnceCell::new(),
+            templates: Mutex::default(),
         }
     }
 
@@ -51,6 +59,35 @@ impl SupervisorLauncher {
                     .map_err(|error| Error::host("look for QEMU").with_source(error))?
             })
             .await
+    }
+
+    /// Lets a thread make the template from which the next micro VM of this size starts. It has a
+    /// low priority, and the daemon does not wait for it: without a template a guest boots.
+    fn make_template(&self, settings: &MicrovmSettings, resources: &Resources) {
+        let size = (resources.memory.map(ByteSize::bytes), resources.cpu_millis);
+        let mut templates = self
+            .templates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !templates.insert(size) {
+            return;
+        }
+        let (settings, resources) = (settings.clone(), resources.clone());
+        let make = move || {
+            rustix::process::setpriority_process(None, TEMPLATE_NICENESS)
+                .map_err(|errno| Error::host("lower a thread's priority").with_source(errno))?;
+            template::prepare(&settings.config(Vec::new())?, &resources)
+        };
+        let thread = std::thread::Builder::new()
+            .name("template".to_owned())
+            .spawn(move || {
+                if let Err(error) = make() {
+                    tracing::warn!(%error, "micro VMs boot, as they have no template");
+                }
+            });
+        if let Err(error) = thread {
+            tracing::warn!(%error, "no thread makes a template");
+        }
     }
 
     async fn spawn(&self, launch: &Launch) -> Result<CreateReport> {
@@ -211,6 +248,9 @@ impl Launcher for SupervisorLauncher {
         };
         match self.spawn(&launch).await? {
             CreateReport::Created { pid } => {
+                if let Some(settings) = &launch.microvm {
+                    self.make_template(settings, &launch.spec.resources);
+                }
                 let socket = launch.spec.run_dir.join(SOCKET_FILE);
                 Ok(Arc::new(SupervisedSandbox::new(socket, pid)))
             }

@@ -17,7 +17,7 @@ pub use message::{Configuration, GuestMount, GuestMountSource, Message, Reply, R
 
 /// Both sides send it in their hello; a difference ends the channel, because the agent is part of
 /// the same binary as the host's side and a mismatch is a mistake in the build.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The process number of the workload; those of exec are counted up from here.
 pub const WORKLOAD: u32 = 1;

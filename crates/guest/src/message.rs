@@ -142,6 +142,8 @@ pub struct Configuration {
     pub init: bool,
     /// The host's clock, in nanoseconds since 1970.
     pub unix_time_nanoseconds: u64,
+    /// Random bytes of the host, no two guests' the same.
+    pub random_seed: Vec<u8>,
 }
 
 wire_struct!(Configuration {
@@ -164,6 +166,7 @@ wire_struct!(Configuration {
     no_new_privileges,
     init,
     unix_time_nanoseconds,
+    random_seed,
 });
 
 /// One mount besides the root and the system's own.

@@ -24,7 +24,7 @@ use bulkhead_model::{Error, ExitStatus, Result};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::console::Log;
-use crate::monitor::{Control, Machine, Monitor, Running};
+use crate::monitor::{Control, Machine, Monitor, Origin, Running};
 
 /// How long a monitor whose channel has closed may take to say why and to end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -118,7 +118,7 @@ impl Agent {
             std::thread::Builder::new()
                 .name("micro-vm".to_owned())
                 .spawn(move || {
-                    let (running, control) = match monitor.start(machine).map(split) {
+                    let (running, control) = match start_guest(&*monitor, machine).map(split) {
                         Ok(parts) => parts,
                         Err(error) => {
                             let _ = started.send(Err(error));
@@ -258,6 +258,18 @@ impl Drop for Agent {
     }
 }
 
+/// Starts the guest; where it cannot go on from its template, it boots.
+fn start_guest(monitor: &dyn Monitor, mut machine: Machine) -> Result<Running> {
+    if let Origin::Template(_) = machine.origin {
+        match monitor.start(&machine) {
+            Ok(running) => return Ok(running),
+            Err(error) => tracing::warn!(%error, "the guest boots instead"),
+        }
+        machine.origin = Origin::Boot;
+    }
+    monitor.start(&machine)
+}
+
 struct Parts {
     process: std::process::Child,
     agent: OwnedFd,
@@ -286,7 +298,7 @@ struct Loop {
     wake: Arc<OwnedFd>,
     waiting: BTreeMap<u32, Waiting>,
     next_request: u32,
-    greeted: bool,
+    configured: bool,
     killed: bool,
 }
 
@@ -315,7 +327,7 @@ impl Loop {
             wake,
             waiting: BTreeMap::new(),
             next_request: 0,
-            greeted: false,
+            configured: false,
             killed: false,
         }
     }
@@ -378,9 +390,9 @@ impl Loop {
         let deadline = Instant::now() + BOOT_TIMEOUT;
         while !self.killed && !self.is_drained() {
             let timeout =
-                (!self.greeted).then(|| deadline.saturating_duration_since(Instant::now()));
+                (!self.configured).then(|| deadline.saturating_duration_since(Instant::now()));
             if timeout.is_some_and(|timeout| timeout.is_zero()) {
-                return Err("the guest did not boot in time".to_owned());
+                return Err("the guest was not ready in time".to_owned());
             }
             let mut watched = vec![self.wake.as_fd()];
             watched.extend(self.console.0.as_ref().map(|fd| fd.as_fd()));
@@ -416,11 +428,13 @@ impl Loop {
 
     fn handle(&mut self, message: Message) -> std::result::Result<(), String> {
         match message {
-            Message::Hello { version } if version == VERSION => self.greeted = true,
+            // One that goes on from a template has said it then.
+            Message::Hello { version } if version == VERSION => {}
             Message::Hello { version } => {
                 return Err(format!("the agent speaks version {version}, not {VERSION}"));
             }
             Message::Configured { reply } => {
+                self.configured = true;
                 let result = reply.into_result().map(drop);
                 let result = result.map_err(|error| error.to_string());
                 self.shared.change(|state| state.configured = Some(result));

@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bulkhead_guest::{Configuration, GuestMount, GuestMountSource};
+use bulkhead_guest::{Configuration, DISK_SERIAL, GuestMount, GuestMountSource, IMAGE_SERIAL};
 use bulkhead_model::{
-    Backend, ByteSize, Error, Kind, Mount, MountSource, NetworkMode, Result, Sandbox, SandboxSpec,
+    Backend, ByteSize, Error, Kind, Mount, MountSource, NetworkMode, Resources, Result, Sandbox,
+    SandboxSpec,
 };
+use rustix::rand::GetRandomFlags;
 
 use crate::agent::Agent;
 use crate::launch::{Launcher, StagedFile};
-use crate::monitor::{Accelerator, Interface, Machine, Monitor, Qemu, Share};
+use crate::monitor::{Accelerator, Disk, Interface, Machine, Monitor, Origin, Qemu, Share};
 use crate::sandbox::{MicroVm, make_streams};
+use crate::template::{self, Identity};
 use crate::{clock, disk, initramfs, rootfs};
 
 /// A guest's memory where no limit is given.
@@ -55,22 +58,56 @@ impl fmt::Debug for MicroVmBackend {
     }
 }
 
+impl MicroVmConfig {
+    pub(crate) fn monitor(&self) -> Arc<dyn Monitor> {
+        Arc::new(Qemu {
+            program: self.qemu.clone(),
+            launcher: self.launcher.clone(),
+        })
+    }
+
+    /// A machine with these limits and nothing attached.
+    pub(crate) fn bare_machine(&self, resources: &Resources) -> Result<Machine> {
+        if !self.kernel.is_file() {
+            return Err(Error::unsupported(format!(
+                "there is no guest kernel at {}: run 'make kernel'",
+                self.kernel.display()
+            )));
+        }
+        let memory = match resources.memory {
+            Some(limit) => ByteSize(limit.bytes().saturating_add(KERNEL_MEMORY.bytes())),
+            None => DEFAULT_MEMORY,
+        };
+        Ok(Machine {
+            accelerator: self.accelerator,
+            kernel: self.kernel.clone(),
+            initramfs: initramfs::ensure(&self.cache_dir)?,
+            disks: Vec::new(),
+            memory_mib: memory.mib(),
+            cpus: resources
+                .cpu_millis
+                .unwrap_or(1000)
+                .div_ceil(1000)
+                .clamp(1, 64),
+            tsc_khz: (self.accelerator == Accelerator::Tcg)
+                .then(|| clock::tsc_khz(&self.cache_dir))
+                .flatten(),
+            shares: Vec::new(),
+            staged: Vec::new(),
+            interfaces: Vec::new(),
+            control_groups: self.control_groups.clone(),
+            origin: Origin::Boot,
+        })
+    }
+}
+
 impl MicroVmBackend {
     pub fn new(config: MicroVmConfig) -> Self {
-        let monitor = Arc::new(Qemu {
-            program: config.qemu.clone(),
-            launcher: config.launcher.clone(),
-        });
+        let monitor = config.monitor();
         Self { config, monitor }
     }
 
     fn machine(&self, spec: &SandboxSpec, taps: Vec<OwnedFd>) -> Result<Machine> {
-        if !self.config.kernel.is_file() {
-            return Err(Error::unsupported(format!(
-                "there is no guest kernel at {}: run 'make kernel'",
-                self.config.kernel.display()
-            )));
-        }
         let endpoints = spec.network.endpoints();
         if taps.len() != endpoints.len() {
             return Err(Error::invalid(format!(
@@ -81,42 +118,40 @@ impl MicroVmBackend {
         }
         let cache_dir = &self.config.cache_dir;
         let root = &spec.root;
-        let resources = &spec.resources;
-        let memory = match resources.memory {
-            Some(limit) => ByteSize(limit.bytes().saturating_add(KERNEL_MEMORY.bytes())),
-            None => DEFAULT_MEMORY,
-        };
+        let mut machine = self.config.bare_machine(&spec.resources)?;
+        let launcher = &self.config.launcher;
+        machine.disks = vec![
+            Disk {
+                serial: IMAGE_SERIAL,
+                path: rootfs::ensure(&root.layers, &root.chain_id, cache_dir, launcher)?,
+                read_only: true,
+            },
+            Disk {
+                serial: DISK_SERIAL,
+                path: disk::ensure(&root.writable, cache_dir)?,
+                read_only: false,
+            },
+        ];
         let interfaces = taps.into_iter().zip(endpoints);
-        Ok(Machine {
-            accelerator: self.config.accelerator,
-            kernel: self.config.kernel.clone(),
-            initramfs: initramfs::ensure(cache_dir)?,
-            image: rootfs::ensure(
-                &root.layers,
-                &root.chain_id,
-                cache_dir,
-                &self.config.launcher,
-            )?,
-            disk: disk::ensure(&root.writable, cache_dir)?,
-            memory_mib: memory.mib(),
-            cpus: resources
-                .cpu_millis
-                .unwrap_or(1000)
-                .div_ceil(1000)
-                .clamp(1, 64),
-            tsc_khz: (self.config.accelerator == Accelerator::Tcg)
-                .then(|| clock::tsc_khz(cache_dir))
-                .flatten(),
-            shares: Vec::new(),
-            staged: Vec::new(),
-            interfaces: interfaces
-                .map(|(tap, endpoint)| Interface {
-                    tap,
-                    mac: endpoint.mac,
-                })
-                .collect(),
-            control_groups: self.config.control_groups.clone(),
-        })
+        machine.interfaces = interfaces
+            .map(|(tap, endpoint)| Interface {
+                tap,
+                mac: endpoint.mac,
+            })
+            .collect();
+        Ok(machine)
+    }
+
+    /// Where a guest of this machine begins: a host on which that cannot be told boots it.
+    fn origin(&self, machine: &Machine) -> Origin {
+        match Identity::of(machine, &*self.monitor) {
+            Ok(identity) => template::find(&identity, &self.config.cache_dir)
+                .map_or(Origin::Boot, Origin::Template),
+            Err(error) => {
+                tracing::debug!(%error, "no template is looked for");
+                Origin::Boot
+            }
+        }
     }
 }
 
@@ -133,12 +168,13 @@ impl Backend for MicroVmBackend {
             ));
         }
         let mut machine = self.machine(spec, taps)?;
+        machine.origin = self.origin(&machine);
         let staging = spec.run_dir.join("shares");
         let console_log = spec.run_dir.join("console.log");
         let traces = vec![staging.clone(), console_log.clone()];
         let result = share_mounts(spec, &staging, &mut machine).and_then(|mounts| {
             let (streams, io) = make_streams(&spec.process)?;
-            let configuration = configuration(spec, mounts);
+            let configuration = configuration(spec, mounts)?;
             let monitor = self.monitor.clone();
             let agent = Agent::boot(monitor, machine, configuration, streams, console_log)?;
             Ok((agent, io))
@@ -215,11 +251,14 @@ fn share(
     Ok(GuestMountSource::Shared { tag, file })
 }
 
-fn configuration(spec: &SandboxSpec, mounts: Vec<GuestMount>) -> Configuration {
+fn configuration(spec: &SandboxSpec, mounts: Vec<GuestMount>) -> Result<Configuration> {
     let resources = &spec.resources;
     let security = &spec.security;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    Configuration {
+    let mut random_seed = vec![0; 32];
+    rustix::rand::getrandom(&mut random_seed, GetRandomFlags::empty())
+        .map_err(|errno| Error::host("get random bytes for a guest").with_source(errno))?;
+    Ok(Configuration {
         hostname: spec.hostname.clone(),
         process: spec.process.clone(),
         mounts,
@@ -239,5 +278,6 @@ fn configuration(spec: &SandboxSpec, mounts: Vec<GuestMount>) -> Configuration {
         no_new_privileges: security.no_new_privileges,
         init: security.init,
         unix_time_nanoseconds: now.map_or(0, |now| now.as_nanos() as u64),
-    }
+        random_seed,
+    })
 }

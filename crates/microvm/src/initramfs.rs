@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_model::{Error, Result};
 
-use crate::cache;
+use crate::cache::{self, fingerprint};
 
 /// The agent, as `build.rs` made it.
 const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bulkhead-agent"));
@@ -65,13 +65,6 @@ fn append(archive: &mut Vec<u8>, name: &str, mode: u32, device: (u32, u32), cont
 
 fn pad(archive: &mut Vec<u8>) {
     archive.resize(archive.len().next_multiple_of(4), 0);
-}
-
-/// FNV-1a: names a content of our own making, so that it need not resist an attacker.
-fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod monitor;
 pub mod rootfs;
 mod sandbox;
 mod sys;
+pub mod template;
 mod usage;
 
 pub use backend::{DEFAULT_MEMORY, MicroVmBackend, MicroVmConfig};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bulkhead_container::ContainerBackend;
 use bulkhead_container::cgroup::Cgroup;
-use bulkhead_microvm::{Accelerator, MicroVmBackend, MicroVmConfig};
+use bulkhead_microvm::{MicroVmBackend, MicroVmConfig};
 use bulkhead_model::{
     Backend, ByteSize, Error, Kind, NetworkMode, Resources, Result, Sandbox, SandboxSpec,
 };
@@ -33,6 +33,26 @@ pub struct MicrovmSettings {
     pub cache_dir: PathBuf,
     /// `kvm` or `tcg`.
     pub accelerator: String,
+}
+
+impl MicrovmSettings {
+    /// The backend's configuration; the monitor writes itself into the control groups.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an accelerator that is none.
+    pub fn config(&self, control_groups: Vec<PathBuf>) -> Result<MicroVmConfig> {
+        Ok(MicroVmConfig {
+            qemu: self.qemu.clone(),
+            kernel: self.kernel.clone(),
+            cache_dir: self.cache_dir.clone(),
+            accelerator: self.accelerator.parse()?,
+            launcher: bulkhead_microvm::Launcher {
+                program: PathBuf::from("/proc/self/exe"),
+                arguments: vec!["microvm-launch".into()],
+            },
+            control_groups,
+        })
+    }
 }
 
 impl Launch {
@@ -81,24 +101,13 @@ fn create_microvm(launch: &Launch) -> Result<(Arc<dyn Sandbox>, Option<Cgroup>)>
             "a micro VM cannot use the host's network: publish its ports, or run it as a container",
         ));
     }
-    let accelerator: Accelerator = settings.accelerator.parse()?;
     let cgroup = Cgroup::create(
         &launch.cgroup_parent,
         &launch.spec.id,
         &monitor_resources(&launch.spec),
     )?;
     let made = open_taps(&launch.spec).and_then(|taps| {
-        let backend = MicroVmBackend::new(MicroVmConfig {
-            qemu: settings.qemu.clone(),
-            kernel: settings.kernel.clone(),
-            cache_dir: settings.cache_dir.clone(),
-            accelerator,
-            launcher: bulkhead_microvm::Launcher {
-                program: PathBuf::from("/proc/self/exe"),
-                arguments: vec!["microvm-launch".into()],
-            },
-            control_groups: cgroup.procs_files(),
-        });
+        let backend = MicroVmBackend::new(settings.config(cgroup.procs_files())?);
         backend.create(&launch.spec, taps)
     });
     match made {

@@ -6,6 +6,7 @@
 mod qemu;
 
 use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Child;
@@ -55,10 +56,7 @@ pub(crate) struct Machine {
     pub accelerator: Accelerator,
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
-    /// The read-only image.
-    pub image: PathBuf,
-    /// The sandbox's own disk.
-    pub disk: PathBuf,
+    pub disks: Vec<Disk>,
     pub memory_mib: u64,
     pub cpus: u64,
     /// How fast the processors' time stamp counters run, where the guest must be told.
@@ -68,6 +66,34 @@ pub(crate) struct Machine {
     pub interfaces: Vec<Interface>,
     /// `cgroup.procs` files for the monitor to write itself into.
     pub control_groups: Vec<PathBuf>,
+    pub origin: Origin,
+}
+
+/// Where a guest begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// With the boot of its kernel.
+    Boot,
+    /// With the boot of its kernel, to be [saved](Control::save): its memory is the file, which is
+    /// made, and it looks for devices at all places where those that go on from it may have them.
+    Prototype(TemplateFiles),
+    /// Where the template was saved. The memory that it does not change is the file's pages.
+    Template(TemplateFiles),
+}
+
+/// A guest that was stopped: its memory, and the state of its processors and devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TemplateFiles {
+    pub memory: PathBuf,
+    pub state: PathBuf,
+}
+
+/// A disk that the guest knows by its serial number.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    pub serial: &'static str,
+    pub path: PathBuf,
+    pub read_only: bool,
 }
 
 /// A directory of the host that the guest can mount.
@@ -101,9 +127,15 @@ pub(crate) trait Control: Send {
     /// Stops all of the guest, its clocks included.
     fn pause(&mut self) -> Result<()>;
     fn resume(&mut self) -> Result<()>;
+    /// Stops a [prototype](Origin::Prototype) and writes all but its memory to the file, which has
+    /// its memory's content when this returns.
+    fn save(&mut self, state: OwnedFd) -> Result<()>;
 }
 
 /// Starts guests.
 pub(crate) trait Monitor: Send + Sync {
-    fn start(&self, machine: Machine) -> Result<Running>;
+    /// Returns while the guest boots; if it goes on from a template, as soon as it does.
+    fn start(&self, machine: &Machine) -> Result<Running>;
+    /// The program that runs the guests: another one may not read what this one saved.
+    fn program(&self) -> io::Result<PathBuf>;
 }

@@ -5,6 +5,7 @@
 
 mod host;
 mod support;
+mod templates;
 
 use std::process::ExitCode;
 
@@ -29,7 +30,10 @@ fn main() -> ExitCode {
     let host = host::SCENARIOS
         .iter()
         .map(|(name, scenario)| trial(&format!("host::{name}"), *scenario));
-    let trials = shared.chain(host).collect();
+    let templates = templates::SCENARIOS
+        .iter()
+        .map(|(name, scenario)| trial(&format!("templates::{name}"), *scenario));
+    let trials = shared.chain(host).chain(templates).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

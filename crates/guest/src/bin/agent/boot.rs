@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead_guest::{DISK_SERIAL, IMAGE_SERIAL, PORT_NAME};
@@ -30,6 +30,26 @@ pub fn mount_system() -> io::Result<()> {
     mount("sysfs", "/sys", "sysfs", flags, None)?;
     mount("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, None)?;
     mount("tmpfs", RUN, "tmpfs", flags, c"mode=0755")?;
+    Ok(())
+}
+
+/// Lets the kernel look again at the places where it found no device when it booted: a guest that
+/// goes on from a template has got its disks and interfaces since.
+pub fn find_devices() -> io::Result<()> {
+    const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
+    for entry in fs::read_dir("/sys/bus/platform/devices")? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_place = name.to_string_lossy().starts_with("virtio-mmio.");
+        if !is_place || entry.path().join("driver").exists() {
+            continue;
+        }
+        match fs::write(Path::new(DRIVER).join("bind"), name.as_encoded_bytes()) {
+            // The place is empty.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            result => result?,
+        }
+    }
     Ok(())
 }
 

@@ -221,6 +221,9 @@ fn answer(result: Result<Reply>) -> Reply {
 fn configure(configuration: &Configuration) -> Result<()> {
     let failed =
         |what: &str, error: std::io::Error| Error::host(what.to_owned()).with_source(error);
+    sys::seed_random(&configuration.random_seed)
+        .map_err(|error| failed("seed the guest's random numbers", error))?;
+    boot::find_devices().map_err(|error| failed("find the guest's devices", error))?;
     sys::set_clock(configuration.unix_time_nanoseconds)
         .map_err(|error| failed("set the guest's clock", error))?;
     boot::mount_root().map_err(|error| failed("mount the root in the guest", error))?;

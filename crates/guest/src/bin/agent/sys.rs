@@ -69,6 +69,36 @@ pub fn set_host_name(name: &str) -> io::Result<()> {
     checked(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
 }
 
+/// Mixes the bytes into the kernel's random numbers, and makes all that come depend on them
+/// (random(4)).
+pub fn seed_random(seed: &[u8]) -> io::Result<()> {
+    /// What `struct rand_pool_info` is followed by is part of it here.
+    #[repr(C)]
+    struct Pool {
+        entropy_bits: libc::c_int,
+        length: libc::c_int,
+        bytes: [u8; 64],
+    }
+    const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+    const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+    let mut pool = Pool {
+        entropy_bits: 0,
+        length: 0,
+        bytes: [0; 64],
+    };
+    let length = seed.len().min(pool.bytes.len());
+    pool.bytes[..length].copy_from_slice(&seed[..length]);
+    pool.length = length as libc::c_int;
+    pool.entropy_bits = pool.length * 8;
+    let device = std::fs::File::options().write(true).open("/dev/urandom")?;
+    let device = device.as_raw_fd();
+    // SAFETY: `pool` has the form that the call reads, says how long its bytes are, and lives
+    // through it.
+    checked(unsafe { libc::ioctl(device, RNDADDENTROPY as _, &raw const pool) }.into())?;
+    // SAFETY: no pointers.
+    checked(unsafe { libc::ioctl(device, RNDRESEEDCRNG as _, 0) }.into()).map(drop)
+}
+
 pub fn set_clock(unix_time_nanoseconds: u64) -> io::Result<()> {
     let time = libc::timespec {
         tv_sec: (unix_time_nanoseconds / 1_000_000_000) as i64,
