@@ -44,6 +44,7 @@ fn run() -> std::io::Result<()> {
     boot::mount_system()?;
     network::prepare()?;
     cgroup::prepare()?;
+    rootfs::prepare_devices()?;
     let signals = sys::child_signal()?;
     std::fs::write("/proc/self/oom_score_adj", "-1000")?;
     let channel = Channel::new(boot::open_channel()?, MAX_FROM_HOST);
