@@ -49,6 +49,14 @@ fn programs_run_in(kind: &str) -> Result<()> {
         scenario.step("no network is no network", || runner.no_network());
         scenario.step("the memory limit holds", || runner.memory_limit());
         scenario.step("a published port", || runner.published_port());
+        if kind == "microvm" {
+            scenario.step("a forced accelerator", || runner.forced_accelerator());
+            scenario.step("a forced accelerator in a Compose file", || {
+                runner.accelerator_of_a_service()
+            });
+        } else {
+            scenario.step("no accelerator", || runner.no_accelerator());
+        }
     }
     // The default network is the daemon's, not a sandbox's.
     scenario.step("the daemon stops", || {
@@ -177,6 +185,85 @@ impl Runner<'_> {
             !output.status.success(),
             "512 MiB fit into 128 MiB: {}",
             output.stdout
+        );
+        Ok(())
+    }
+
+    fn inspected(&self, name: &str, format: &str) -> Result<String> {
+        let said = self.instance.run(&["inspect", "-f", format, name])?;
+        Ok(said.trim_end().to_owned())
+    }
+
+    fn forced_accelerator(&self) -> Result<()> {
+        let options = ["-d", "--name", "forced", "--accelerator", "tcg"];
+        self.said(&options, &["sleep", "1000"])?;
+        let said = self.inspected("forced", "{{json .Bulkhead}}")?;
+        let stopped = self.instance.run(&["stop", "-t", "1", "forced"]);
+        ensure!(
+            said.contains(r#""Accelerator":"tcg""#)
+                && said.contains(r#""Kind":"microvm""#)
+                && said.contains("forced by the label bulkhead.accelerator"),
+            "{said}"
+        );
+        stopped?;
+
+        let label = ["--label", "bulkhead.accelerator=hvf"];
+        let refused = self.run(&label, &["true"])?;
+        ensure!(
+            refused.status.code() == Some(125)
+                && refused.stderr.contains("label bulkhead.accelerator")
+                && refused.stderr.contains("'kvm' or 'tcg'"),
+            "{refused:?}"
+        );
+
+        let works = self.instance.api("/bulkhead/info")?["accelerator"] == "kvm";
+        let device = fs::File::options().read(true).write(true).open("/dev/kvm");
+        if !works && device.is_ok() {
+            // What a guest does on a device that does not keep its promise is nobody's to say.
+            return Ok(());
+        }
+        let forced = self.run(&["--accelerator", "kvm"], &["true"])?;
+        match works {
+            true => ensure!(forced.status.success(), "{forced:?}"),
+            false => ensure!(
+                forced.status.code() == Some(125)
+                    && forced.stderr.contains("kvm cannot be used")
+                    && forced.stderr.contains("/dev/kvm"),
+                "{forced:?}"
+            ),
+        }
+        Ok(())
+    }
+
+    fn accelerator_of_a_service(&self) -> Result<()> {
+        let directory = tempfile::tempdir_in("/var/tmp")?;
+        let file = directory.path().join("compose.yaml");
+        let text = format!(
+            "name: emulated\nservices:\n  one:\n    image: {IMAGE}\n    runtime: microvm\n    \
+             command: sleep 1000\n    stop_grace_period: 1s\n    labels:\n      \
+             bulkhead.accelerator: tcg\n"
+        );
+        fs::write(&file, text)?;
+        let file = file.to_string_lossy().into_owned();
+        let up = self.instance.attempt(&["-f", &file, "up", "-d"])?;
+        let said = self.inspected("emulated-one-1", "{{json .Bulkhead}}");
+        self.instance.run(&["-f", &file, "down"])?;
+        ensure!(up.status.success(), "{up:?}");
+        let notes = up.stderr.lines().filter(|line| line.starts_with("note: "));
+        ensure!(notes.count() == 1, "{}", up.stderr);
+        let said = said?;
+        ensure!(said.contains("forced by the label"), "{said}");
+        Ok(())
+    }
+
+    fn no_accelerator(&self) -> Result<()> {
+        let label = ["--label", "bulkhead.accelerator=tcg"];
+        let refused = self.run(&label, &["true"])?;
+        ensure!(
+            refused.status.code() == Some(125)
+                && refused.stderr.contains("label bulkhead.accelerator")
+                && refused.stderr.contains("a container has no accelerator"),
+            "{refused:?}"
         );
         Ok(())
     }

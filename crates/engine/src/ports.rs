@@ -1,5 +1,6 @@
 //! What the engine needs of the outside; the daemon fills it in.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub trait Store: Send + Sync {
 #[derive(Debug)]
 pub struct StartRequest {
     pub spec: SandboxSpec,
+    /// The sandbox's, among which are the wishes that only the launcher understands.
+    pub labels: BTreeMap<String, String>,
     pub log_file: PathBuf,
     pub status_file: PathBuf,
 }

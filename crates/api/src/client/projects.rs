@@ -3,7 +3,8 @@
 use super::request::Call;
 use super::{Client, JsonLines, Result};
 use crate::bulkhead::{
-    BulkheadInfo, ProgressLine, ProjectDown, ProjectStatus, ProjectSummary, ProjectUp, Shutdown,
+    BulkheadInfo, ProgressLine, ProjectDown, ProjectStatus, ProjectSummary, ProjectUp,
+    SandboxDetails, Shutdown,
 };
 
 impl Client {
@@ -29,6 +30,10 @@ impl Client {
 
     pub async fn project_status(&self, name: &str) -> Result<ProjectStatus> {
         self.fetch(Call::get(&["bulkhead", "projects", name])).await
+    }
+
+    pub async fn sandbox_details(&self, id: &str) -> Result<SandboxDetails> {
+        self.fetch(Call::get(&["bulkhead", "sandboxes", id])).await
     }
 
     pub async fn bulkhead_info(&self) -> Result<BulkheadInfo> {
