@@ -8,6 +8,7 @@
 //! | `GET /bulkhead/projects` | | [`ProjectSummary`] list |
 //! | `GET /bulkhead/projects/{name}` | | [`ProjectStatus`] |
 //! | `GET /bulkhead/sandboxes/{id}` | | [`SandboxDetails`] |
+//! | `GET /bulkhead/sandboxes/{id}/console` | | what the guest's kernel has said, `text/plain` |
 //! | `GET /bulkhead/info` | | [`BulkheadInfo`] |
 //! | `POST /bulkhead/shutdown` | [`Shutdown`] | 204 |
 //!

@@ -143,6 +143,22 @@ fn inspect_adds_what_dockers_api_cannot_say() {
 }
 
 #[test]
+fn logs_show_the_console_of_one_sandbox() {
+    let directory = project();
+    let daemon = Daemon::start(directory.path(), |request| match request.line.as_str() {
+        line if line.starts_with("GET /containers/json") => {
+            Answer::Json(200, json!([container()]).to_string())
+        }
+        "GET /bulkhead/sandboxes/0123456789abcdef/console" => lines(&[json!("panic")]),
+        _ => not_found(request),
+    });
+    let output = daemon.run(directory.path(), &["logs", "--console", "web"]);
+    assert_eq!(stdout(&output), "\"panic\"\n", "{}", stderr(&output));
+    let output = daemon.run(directory.path(), &["logs", "--console"]);
+    assert_eq!(stderr(&output), "bulkhead: --console: name one sandbox\n");
+}
+
+#[test]
 fn a_failed_up_says_why() {
     let directory = project();
     let daemon = Daemon::start(directory.path(), |request| match request.line.as_str() {

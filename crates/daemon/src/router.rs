@@ -68,6 +68,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/bulkhead/projects/{name}/up", post(projects::up))
         .route("/bulkhead/projects/{name}/down", post(projects::down))
         .route("/bulkhead/sandboxes/{id}", get(sandboxes::details))
+        .route("/bulkhead/sandboxes/{id}/console", get(sandboxes::console))
         .route("/bulkhead/info", get(system::bulkhead_info))
         .route("/bulkhead/shutdown", post(system::shutdown))
         .fallback(async |uri: Uri| {

@@ -1,11 +1,18 @@
-//! The guest's serial console, kept in a file of bounded size.
+//! The guest's serial console, kept in a file of bounded size beside the sandbox's disk, where it can
+//! be read after the guest has died. Each start begins it anew.
 
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
+
+/// The file in which the last run's console is kept, by the directory that its root filesystem
+/// writes to ([`bulkhead_model::RootFilesystem::writable`]).
+pub fn log_file(writable: &Path) -> PathBuf {
+    writable.join("console.log")
+}
 
 /// When the file has grown to this many bytes, it is started anew.
 const MAX_LENGTH: usize = 256 << 10;

@@ -1,7 +1,9 @@
 //! `/bulkhead/…`.
 
+use bytes::Bytes;
+
 use super::request::Call;
-use super::{Client, JsonLines, Result};
+use super::{Client, JsonLines, Result, collect};
 use crate::bulkhead::{
     BulkheadInfo, ProgressLine, ProjectDown, ProjectStatus, ProjectSummary, ProjectUp,
     SandboxDetails, Shutdown,
@@ -34,6 +36,12 @@ impl Client {
 
     pub async fn sandbox_details(&self, id: &str) -> Result<SandboxDetails> {
         self.fetch(Call::get(&["bulkhead", "sandboxes", id])).await
+    }
+
+    /// What the kernel of a micro VM's last guest has said. A guest may say anything.
+    pub async fn sandbox_console(&self, id: &str) -> Result<Bytes> {
+        let call = Call::get(&["bulkhead", "sandboxes", id, "console"]);
+        collect(self.send(call).await?).await
     }
 
     pub async fn bulkhead_info(&self) -> Result<BulkheadInfo> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use bulkhead_microvm::rootfs;
+use bulkhead_microvm::{console, rootfs};
 use bulkhead_model::testing::{Fixture, Running, run};
 use bulkhead_model::{ErrorKind, Mount, MountSource};
 
@@ -70,7 +70,9 @@ fn guest_dies(guests: &Guests) {
     spec.security.privileged = true;
     let running = Running::start(guests, &spec);
     assert_eq!(running.sandbox().wait().expect("wait").code, 137);
-    let console = fs::read_to_string(spec.run_dir.join("console.log")).expect("console.log");
+    running.sandbox().delete().expect("delete");
+    let log = console::log_file(&spec.root.writable);
+    let console = fs::read_to_string(log).expect("console.log");
     assert!(console.contains("Kernel panic"), "{console}");
 }
 
@@ -87,7 +89,7 @@ fn console_flood(guests: &Guests) {
     let mut spec = guests.spec(&shell(script));
     spec.security.privileged = true;
     let running = Running::start(guests, &spec);
-    let log = spec.run_dir.join("console.log");
+    let log = console::log_file(&spec.root.writable);
     let mut seen = 0;
     while seen < 128 << 10 {
         seen = fs::metadata(&log).expect("console.log").len();
