@@ -12,7 +12,7 @@ use bulkhead_container::cgroup::Cgroup;
 use bulkhead_engine::{Launcher, RemoteSandbox, StartRequest};
 use bulkhead_microvm::accelerator::AcceleratorChoice;
 use bulkhead_microvm::template;
-use bulkhead_model::{ByteSize, Error, ExitStatus, Kind, Resources, Result};
+use bulkhead_model::{ByteSize, Ending, Error, Kind, Resources, Result};
 use bulkhead_supervisor::protocol::CreateReport;
 use bulkhead_supervisor::{LAUNCH_FILE, Launch, MicrovmSettings, SOCKET_FILE, Status, read_status};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -318,11 +318,14 @@ impl Launcher for SupervisorLauncher {
         Ok(Some(Arc::new(SupervisedSandbox::new(socket, pid))))
     }
 
-    fn last_exit(&self, id: &str) -> Result<Option<(SystemTime, ExitStatus)>> {
+    fn last_exit(&self, id: &str) -> Result<Option<(SystemTime, Ending)>> {
         Ok(match read_status(&self.paths.status_file(id))? {
             Some(Status::Exited {
-                finished_at, exit, ..
-            }) => Some((finished_at, exit)),
+                finished_at,
+                exit,
+                error,
+                ..
+            }) => Some((finished_at, Ending { exit, error })),
             _ => None,
         })
     }

@@ -50,12 +50,14 @@ fn programs_run_in(kind: &str) -> Result<()> {
         scenario.step("the memory limit holds", || runner.memory_limit());
         scenario.step("a published port", || runner.published_port());
         if kind == "microvm" {
+            scenario.step("a guest's death is told", || runner.guest_dies());
             scenario.step("a forced accelerator", || runner.forced_accelerator());
             scenario.step("a forced accelerator in a Compose file", || {
                 runner.accelerator_of_a_service()
             });
         } else {
             scenario.step("no accelerator", || runner.no_accelerator());
+            scenario.step("no console", || runner.no_console());
         }
     }
     // The default network is the daemon's, not a sandbox's.
@@ -253,6 +255,61 @@ impl Runner<'_> {
         ensure!(notes.count() == 1, "{}", up.stderr);
         let said = said?;
         ensure!(said.contains("forced by the label"), "{said}");
+        Ok(())
+    }
+
+    /// A kernel that panics is a failure: its last words are told, and the policy restarts it.
+    fn guest_dies(&self) -> Result<()> {
+        // Where all memory is gone and nothing may be killed, the kernel gives up.
+        let script =
+            "echo -1000 > /proc/self/oom_score_adj; exec dd if=/dev/zero of=/dev/null bs=1024M";
+        let arguments = [
+            "run",
+            "-d",
+            "--name",
+            "panics",
+            "--runtime",
+            self.kind,
+            "--privileged",
+            "--restart",
+            "on-failure:1",
+            IMAGE,
+            "sh",
+            "-c",
+            script,
+        ];
+        self.instance.run(&arguments)?;
+        let format = "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}} {{.State.Error}}";
+        let told = eventually("it has died twice", || {
+            let said = self.inspected("panics", format)?;
+            ensure!(said.starts_with("exited 1 137 "), "{said}");
+            ensure!(said.contains("Kernel panic"), "{said}");
+            Ok(())
+        });
+        let console = self.instance.run(&["logs", "--console", "panics"])?;
+        let filters = ["--filter", "event=die", "--filter", "container=panics"];
+        let events = [
+            "events", "--since", "10m", "--until", "0s", "--format", "json",
+        ];
+        let events = self.instance.run(&[&events[..], &filters[..]].concat())?;
+        self.instance.run(&["rm", "panics"])?;
+        told?;
+        ensure!(console.contains("Kernel panic"), "{console}");
+        let deaths = events.lines().filter(|line| line.contains("Kernel panic"));
+        ensure!(deaths.count() == 2, "{events}");
+        Ok(())
+    }
+
+    fn no_console(&self) -> Result<()> {
+        let name = "no-console";
+        let arguments = ["run", "--name", name, "--runtime", self.kind, IMAGE, "true"];
+        self.instance.run(&arguments)?;
+        let refused = self.instance.attempt(&["logs", "--console", name])?;
+        self.instance.run(&["rm", name])?;
+        ensure!(
+            !refused.status.success() && refused.stderr.contains("has no console"),
+            "{refused:?}"
+        );
         Ok(())
     }
 

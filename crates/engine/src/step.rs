@@ -100,7 +100,7 @@ impl Engine {
             }
             match exit {
                 Some(exit) => Ok(exit),
-                None => remote.wait().await,
+                None => remote.wait().await.map(|ending| ending.exit),
             }
         };
         let done = run.await;

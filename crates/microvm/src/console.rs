@@ -69,12 +69,13 @@ impl Log {
         }
     }
 
-    /// The last lines, in one.
+    /// The last lines, in one, without what would control a terminal.
     pub(crate) fn last_words(&self) -> String {
         let text = String::from_utf8_lossy(&self.tail);
-        let lines: Vec<&str> = text
+        let printable = |line: &str| line.replace(char::is_control, "");
+        let lines: Vec<String> = text
             .lines()
-            .map(str::trim)
+            .map(|line| printable(line).trim().to_owned())
             .filter(|line| !line.is_empty())
             .collect();
         lines[lines.len().saturating_sub(3)..].join("; ")
@@ -93,7 +94,7 @@ mod tests {
         for _ in 0..1000 {
             log.append(&[b'x'; 4096]);
         }
-        log.append(b"\nfirst\r\nlast\n");
+        log.append(b"\nfirst\r\n\x1b\x07last\n");
         assert!(std::fs::metadata(&path).unwrap().len() <= MAX_LENGTH as u64);
         assert!(log.tail.len() <= TAIL);
         assert!(log.last_words().ends_with("first; last"));

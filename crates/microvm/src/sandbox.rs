@@ -96,6 +96,10 @@ impl Sandbox for MicroVm {
         Ok(self.agent.wait(WORKLOAD))
     }
 
+    fn death(&self) -> Option<String> {
+        self.agent.death()
+    }
+
     fn delete(&self) -> Result<()> {
         self.agent.kill();
         match std::fs::remove_dir_all(&self.staging) {
