@@ -1,6 +1,7 @@
 //! `bulkhead run` does the same on both kinds.
 
 use std::fs;
+use std::io::{Read, Seek};
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_e2e::http::Request;
@@ -278,26 +279,37 @@ impl Runner<'_> {
             "-c",
             script,
         ];
-        self.instance.run(&arguments)?;
+        // The daemon keeps no old events.
+        let mut heard = tempfile::tempfile()?;
+        let filters = ["events", "--format", "json", "--filter", "event=die"];
+        let mut listener = self.instance.command(&filters);
+        let mut listener = listener.stdout(heard.try_clone()?).spawn()?;
+        let told = self.dies_twice(&arguments, &mut heard);
+        listener.kill()?;
+        listener.wait()?;
+        self.instance.run(&["rm", "-f", "panics"])?;
+        told
+    }
+
+    fn dies_twice(&self, arguments: &[&str], heard: &mut fs::File) -> Result<()> {
+        self.instance.run(arguments)?;
         let format = "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}} {{.State.Error}}";
-        let told = eventually("it has died twice", || {
+        eventually("it has died twice", || {
             let said = self.inspected("panics", format)?;
             ensure!(said.starts_with("exited 1 137 "), "{said}");
             ensure!(said.contains("Kernel panic"), "{said}");
             Ok(())
-        });
+        })?;
         let console = self.instance.run(&["logs", "--console", "panics"])?;
-        let filters = ["--filter", "event=die", "--filter", "container=panics"];
-        let events = [
-            "events", "--since", "10m", "--until", "0s", "--format", "json",
-        ];
-        let events = self.instance.run(&[&events[..], &filters[..]].concat())?;
-        self.instance.run(&["rm", "panics"])?;
-        told?;
         ensure!(console.contains("Kernel panic"), "{console}");
-        let deaths = events.lines().filter(|line| line.contains("Kernel panic"));
-        ensure!(deaths.count() == 2, "{events}");
-        Ok(())
+        eventually("both deaths are heard of", || {
+            let mut events = String::new();
+            heard.rewind()?;
+            heard.read_to_string(&mut events)?;
+            let deaths = events.lines().filter(|line| line.contains("Kernel panic"));
+            ensure!(deaths.count() == 2, "{events}");
+            Ok(())
+        })
     }
 
     fn no_console(&self) -> Result<()> {
