@@ -35,9 +35,12 @@ const TEMPLATE_NICENESS: i32 = 10;
 pub(crate) struct SupervisorLauncher {
     paths: Paths,
     microvm: OnceCell<MicrovmSettings>,
-    /// The accelerators and limits for which this daemon has seen to a template.
-    templates: Mutex<BTreeSet<(String, Option<u64>, Option<u64>)>>,
+    /// What this daemon has seen to a template for.
+    templates: Mutex<BTreeSet<TemplateKey>>,
 }
+
+/// The accelerator, the memory in bytes, and thousandths of a processor.
+type TemplateKey = (String, Option<u64>, Option<u64>);
 
 impl SupervisorLauncher {
     pub(crate) fn new(paths: Paths) -> Self {
@@ -92,7 +95,7 @@ impl SupervisorLauncher {
     /// Lets a thread make the template from which the next micro VM of this size starts. It has a
     /// low priority, and the daemon does not wait for it: without a template a guest boots.
     fn make_template(&self, settings: &MicrovmSettings, resources: &Resources) {
-        let size = (
+        let key = (
             settings.accelerator.clone(),
             resources.memory.map(ByteSize::bytes),
             resources.cpu_millis,
@@ -101,7 +104,7 @@ impl SupervisorLauncher {
             .templates
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if !templates.insert(size) {
+        if !templates.insert(key) {
             return;
         }
         let (settings, resources) = (settings.clone(), resources.clone());

@@ -70,7 +70,8 @@ pub fn probe(run_dir: &Path) -> AcceleratorChoice {
 pub fn require_kvm() -> Result<()> {
     match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::unsupported(cannot_open(&error)).with_source(error)),
+        // Without the system's own words: clients take those for what befell the workload.
+        Err(error) => Err(Error::unsupported(cannot_open(&error))),
     }
 }
 
