@@ -1,4 +1,5 @@
-//! The types of the endpoints under `/bulkhead/`: projects and the daemon itself.
+//! The types of the endpoints under `/bulkhead/`: projects, what is particular to sandboxes, and the
+//! daemon itself.
 //!
 //! | request | body | answer |
 //! |---|---|---|
@@ -6,6 +7,8 @@
 //! | `POST /bulkhead/projects/{name}/down` | [`ProjectDown`] | [`ProgressLine`]s, `application/x-ndjson` |
 //! | `GET /bulkhead/projects` | | [`ProjectSummary`] list |
 //! | `GET /bulkhead/projects/{name}` | | [`ProjectStatus`] |
+//! | `GET /bulkhead/sandboxes/{id}` | | [`SandboxDetails`] |
+//! | `GET /bulkhead/sandboxes/{id}/console` | | what the guest's kernel has said, `text/plain` |
 //! | `GET /bulkhead/info` | | [`BulkheadInfo`] |
 //! | `POST /bulkhead/shutdown` | [`Shutdown`] | 204 |
 //!
@@ -323,6 +326,18 @@ pub struct SandboxStatus {
     pub start_milliseconds: Option<u64>,
     pub ready_milliseconds: Option<u64>,
     pub address: Option<String>,
+}
+
+/// What Docker's inspect cannot say about a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SandboxDetails {
+    pub kind: String,
+    /// `kvm` or `tcg`: of a micro VM that runs, what it runs with, else what its next start would
+    /// take. Empty for a container, and where no micro VM can run.
+    pub accelerator: String,
+    /// How that was chosen, or why there is none; empty for a container.
+    pub accelerator_reason: String,
 }
 
 /// What Docker's `/info` cannot say about the daemon and its host.

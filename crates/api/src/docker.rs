@@ -10,6 +10,9 @@ pub use bollard_stubs::query_parameters;
 /// /containers/json`, whose `HostConfig` has no `Runtime`.
 pub const KIND_ANNOTATION: &str = "bulkhead.runtime";
 
+/// The label that forces a micro VM's accelerator: `kvm` or `tcg`.
+pub const ACCELERATOR_LABEL: &str = "bulkhead.accelerator";
+
 /// Labels that Docker Compose puts on what it makes; ours are the same, so that its tools see our
 /// projects and ours see its.
 pub mod labels {

@@ -9,6 +9,7 @@ mod attach;
 mod build;
 mod commands;
 mod convert;
+mod emulation;
 mod entry;
 mod failure;
 mod flags;

@@ -1,6 +1,7 @@
 //! What `up`, `down` and `build` show while they work: on a terminal one line an object, redrawn
 //! in place; elsewhere one line an event. All of it goes to stderr.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -99,6 +100,8 @@ pub struct Progress {
     /// How many lines of the terminal are ours to draw over.
     drawn: usize,
     quiet: bool,
+    /// Said once, when one of these services starts.
+    notice: Option<(BTreeSet<String>, String)>,
 }
 
 impl Progress {
@@ -112,7 +115,13 @@ impl Progress {
             rows: Vec::new(),
             drawn: 0,
             quiet,
+            notice: None,
         }
+    }
+
+    /// Has this line said when the first of these services starts, however quiet the rest is.
+    pub fn announce(&mut self, services: BTreeSet<String>, line: String) {
+        self.notice = Some((services, line));
     }
 
     pub fn is_quiet(&self) -> bool {
@@ -121,6 +130,14 @@ impl Progress {
 
     /// Shows what has happened.
     pub fn event(&mut self, event: &ProgressEvent) {
+        if event.stage == Stage::Starting
+            && let Some((_, line)) = self.notice.take_if(|(services, _)| {
+                let service = event.service.as_ref();
+                service.is_some_and(|service| services.contains(service))
+            })
+        {
+            self.say(&line);
+        }
         let name = row_name(event);
         let now = Instant::now();
         let row = match self.rows.iter().position(|row| row.name == name) {
@@ -173,6 +190,16 @@ impl Progress {
         let mut stderr = io::stderr().lock();
         let _ = stderr.write_all(text.as_bytes());
         let _ = stderr.flush();
+    }
+
+    /// A line above those that are redrawn.
+    fn say(&mut self, line: &str) {
+        if self.drawn > 0 {
+            output::note(format!("\x1b[{}A\r\x1b[J{line}", self.drawn));
+            self.drawn = 0;
+        } else {
+            output::note(line);
+        }
     }
 
     /// Leaves the lines on the terminal as they are; what comes next goes below them.

@@ -72,6 +72,10 @@ fn up_sends_the_project_and_prints_plain_progress() {
     let directory = project();
     let daemon = Daemon::start(directory.path(), |request| match request.line.as_str() {
         "GET /images/web:1/json" => Answer::Json(200, json!({"Id": "sha256:1"}).to_string()),
+        "GET /bulkhead/info" => Answer::Json(
+            200,
+            json!({"accelerator": "tcg", "accelerator_reason": "no /dev/kvm"}).to_string(),
+        ),
         "POST /bulkhead/projects/shop/up" => lines(&[
             json!({"service": "web", "sandbox": "shop-web-1", "stage": "starting"}),
             json!({"service": "web", "sandbox": "shop-web-1", "stage": "healthy"}),
@@ -87,15 +91,71 @@ fn up_sends_the_project_and_prints_plain_progress() {
     assert_eq!(stdout(&output), "");
     assert_eq!(
         stderr(&output),
-        "shop-web-1: starting\nshop-web-1: healthy\n"
+        "note: micro VMs run on software emulation here (no /dev/kvm): \
+         CPU-bound code takes about ten times as long\n\
+         shop-web-1: starting\nshop-web-1: healthy\n"
     );
-    let request: Value = serde_json::from_str(&daemon.requests()[1].body).expect("request");
+    let request: Value = serde_json::from_str(&daemon.requests()[2].body).expect("request");
     let service = &request["spec"]["services"][0];
     assert_eq!(
         (&request["wait"], &service["replicas"]),
         (&json!(true), &json!(2))
     );
     assert_eq!(service["container"]["HostConfig"]["Runtime"], "microvm");
+}
+
+#[test]
+fn an_up_that_starts_nothing_says_nothing_of_emulation() {
+    let directory = project();
+    let daemon = Daemon::start(directory.path(), |request| match request.line.as_str() {
+        "GET /images/web:1/json" => Answer::Json(200, json!({"Id": "sha256:1"}).to_string()),
+        "GET /bulkhead/info" => Answer::Json(200, json!({"accelerator": "tcg"}).to_string()),
+        "POST /bulkhead/projects/shop/up" => lines(&[
+            json!({"service": "web", "sandbox": "shop-web-1", "stage": "running"}),
+            json!({"done": {"error": null}}),
+        ]),
+        _ => not_found(request),
+    });
+    let output = daemon.run(directory.path(), &["up", "-d"]);
+    assert_eq!(stderr(&output), "shop-web-1: running\n");
+}
+
+#[test]
+fn inspect_adds_what_dockers_api_cannot_say() {
+    let directory = project();
+    let daemon = Daemon::start(directory.path(), |request| match request.line.as_str() {
+        line if line.starts_with("GET /containers/json") => {
+            Answer::Json(200, json!([container()]).to_string())
+        }
+        "GET /containers/0123456789abcdef/json" => {
+            Answer::Json(200, json!({"Id": "0"}).to_string())
+        }
+        "GET /bulkhead/sandboxes/0123456789abcdef" => Answer::Json(
+            200,
+            json!({"kind": "microvm", "accelerator": "kvm", "accelerator_reason": "why"})
+                .to_string(),
+        ),
+        _ => not_found(request),
+    });
+    let format = "{{.Bulkhead.Kind}} {{.Bulkhead.Accelerator}} {{.Bulkhead.AcceleratorReason}}";
+    let output = daemon.run(directory.path(), &["inspect", "-f", format, "web"]);
+    assert_eq!(stdout(&output), "microvm kvm why\n", "{}", stderr(&output));
+}
+
+#[test]
+fn logs_show_the_console_of_one_sandbox() {
+    let directory = project();
+    let daemon = Daemon::start(directory.path(), |request| match request.line.as_str() {
+        line if line.starts_with("GET /containers/json") => {
+            Answer::Json(200, json!([container()]).to_string())
+        }
+        "GET /bulkhead/sandboxes/0123456789abcdef/console" => lines(&[json!("panic")]),
+        _ => not_found(request),
+    });
+    let output = daemon.run(directory.path(), &["logs", "--console", "web"]);
+    assert_eq!(stdout(&output), "\"panic\"\n", "{}", stderr(&output));
+    let output = daemon.run(directory.path(), &["logs", "--console"]);
+    assert_eq!(stderr(&output), "bulkhead: --console: name one sandbox\n");
 }
 
 #[test]

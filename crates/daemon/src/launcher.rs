@@ -1,6 +1,6 @@
 //! Starts supervisors and finds them again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,13 +10,15 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bulkhead_container::cgroup::Cgroup;
 use bulkhead_engine::{Launcher, RemoteSandbox, StartRequest};
+use bulkhead_microvm::accelerator::AcceleratorChoice;
 use bulkhead_microvm::template;
-use bulkhead_model::{ByteSize, Error, ExitStatus, Kind, Resources, Result};
+use bulkhead_model::{ByteSize, Ending, Error, Kind, Resources, Result};
 use bulkhead_supervisor::protocol::CreateReport;
 use bulkhead_supervisor::{LAUNCH_FILE, Launch, MicrovmSettings, SOCKET_FILE, Status, read_status};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::OnceCell;
 
+use crate::accelerator;
 use crate::paths::Paths;
 use crate::remote::SupervisedSandbox;
 
@@ -33,9 +35,12 @@ const TEMPLATE_NICENESS: i32 = 10;
 pub(crate) struct SupervisorLauncher {
     paths: Paths,
     microvm: OnceCell<MicrovmSettings>,
-    /// The limits for which this daemon has seen to a template.
-    templates: Mutex<BTreeSet<(Option<u64>, Option<u64>)>>,
+    /// What this daemon has seen to a template for.
+    templates: Mutex<BTreeSet<TemplateKey>>,
 }
+
+/// The accelerator, the memory in bytes, and thousandths of a processor.
+type TemplateKey = (String, Option<u64>, Option<u64>);
 
 impl SupervisorLauncher {
     pub(crate) fn new(paths: Paths) -> Self {
@@ -61,15 +66,45 @@ impl SupervisorLauncher {
             .await
     }
 
+    /// What a micro VM of these labels needs on this host.
+    ///
+    /// # Errors
+    /// As [`Self::microvm_settings`]; `InvalidInput` for a label that means nothing.
+    pub(crate) async fn microvm_settings_for(
+        &self,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<MicrovmSettings> {
+        let settings = self.microvm_settings().await?.clone();
+        let proven = AcceleratorChoice {
+            accelerator: settings.accelerator.parse()?,
+            reason: settings.accelerator_reason,
+        };
+        let choice = accelerator::choose(labels, proven)?;
+        Ok(MicrovmSettings {
+            accelerator: choice.accelerator.to_string(),
+            accelerator_reason: choice.reason,
+            ..settings
+        })
+    }
+
+    /// What a micro VM runs with; `None` if it does not run.
+    pub(crate) fn settings_of_running(&self, id: &str) -> Option<MicrovmSettings> {
+        read_launch(&self.paths.sandbox_run(id))?.microvm
+    }
+
     /// Lets a thread make the template from which the next micro VM of this size starts. It has a
     /// low priority, and the daemon does not wait for it: without a template a guest boots.
     fn make_template(&self, settings: &MicrovmSettings, resources: &Resources) {
-        let size = (resources.memory.map(ByteSize::bytes), resources.cpu_millis);
+        let key = (
+            settings.accelerator.clone(),
+            resources.memory.map(ByteSize::bytes),
+            resources.cpu_millis,
+        );
         let mut templates = self
             .templates
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if !templates.insert(size) {
+        if !templates.insert(key) {
             return;
         }
         let (settings, resources) = (settings.clone(), resources.clone());
@@ -173,10 +208,12 @@ fn supervisors_of(run_dir: &Path) -> Vec<i32> {
 
 /// The id in the launch file: the run directory's own name is only its beginning.
 fn full_id(run_dir: &Path) -> Option<String> {
+    read_launch(run_dir).map(|launch| launch.spec.id)
+}
+
+fn read_launch(run_dir: &Path) -> Option<Launch> {
     let text = std::fs::read(run_dir.join(LAUNCH_FILE)).ok()?;
-    serde_json::from_slice::<Launch>(&text)
-        .ok()
-        .map(|launch| launch.spec.id)
+    serde_json::from_slice(&text).ok()
 }
 
 fn write_launch(path: &Path, launch: &Launch) -> Result<()> {
@@ -215,6 +252,7 @@ fn microvm_settings(paths: &Paths) -> Result<MicrovmSettings> {
         kernel,
         cache_dir: paths.cache.clone(),
         accelerator: choice.accelerator.to_string(),
+        accelerator_reason: choice.reason,
     })
 }
 
@@ -230,7 +268,10 @@ impl Launcher for SupervisorLauncher {
     async fn launch(&self, request: StartRequest) -> Result<Arc<dyn RemoteSandbox>> {
         let microvm = match request.spec.kind {
             Kind::Container => None,
-            Kind::Microvm => Some(self.microvm_settings().await?.clone()),
+            Kind::Microvm => {
+                accelerator::require(&request.labels)?;
+                Some(self.microvm_settings_for(&request.labels).await?)
+            }
         };
         // The status of an earlier run must not be taken for this one's.
         match std::fs::remove_file(&request.status_file) {
@@ -280,11 +321,14 @@ impl Launcher for SupervisorLauncher {
         Ok(Some(Arc::new(SupervisedSandbox::new(socket, pid))))
     }
 
-    fn last_exit(&self, id: &str) -> Result<Option<(SystemTime, ExitStatus)>> {
+    fn last_exit(&self, id: &str) -> Result<Option<(SystemTime, Ending)>> {
         Ok(match read_status(&self.paths.status_file(id))? {
             Some(Status::Exited {
-                finished_at, exit, ..
-            }) => Some((finished_at, exit)),
+                finished_at,
+                exit,
+                error,
+                ..
+            }) => Some((finished_at, Ending { exit, error })),
             _ => None,
         })
     }

@@ -4,6 +4,7 @@
 //! Invariant: nothing that runs depends on it. It may be killed at any instant; supervisors and
 //! data plane go on, and the next daemon adopts them.
 
+mod accelerator;
 mod app;
 mod build_runner;
 mod convert;

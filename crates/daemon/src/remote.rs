@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bulkhead_engine::{Input, Output, RemoteSandbox, Session};
-use bulkhead_model::{Error, ExitStatus, ProcessSpec, Resources, Result, Stats, TerminalSize};
+use bulkhead_model::{Ending, Error, ProcessSpec, Resources, Result, Stats, TerminalSize};
 use bulkhead_supervisor::protocol::{
     Channel, FRAME_LIMIT, Reply, Request, frame_header, parse_header,
 };
@@ -103,9 +103,9 @@ impl RemoteSandbox for SupervisedSandbox {
         self.command(Request::Resize(size)).await
     }
 
-    async fn wait(&self) -> Result<ExitStatus> {
+    async fn wait(&self) -> Result<Ending> {
         match self.ask(&Request::Wait).await? {
-            (Reply::Exited(exit), _) => Ok(exit),
+            (Reply::Exited(ending), _) => Ok(ending),
             (reply, _) => Err(unexpected(&reply)),
         }
     }

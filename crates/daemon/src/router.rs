@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::handlers::{
-    attach, build, containers, events, exec, images, limits, logs, networks, projects, system,
-    volumes,
+    attach, build, containers, events, exec, images, limits, logs, networks, projects, sandboxes,
+    system, volumes,
 };
 
 pub(crate) fn router(app: App) -> Router {
@@ -67,6 +67,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/bulkhead/projects/{name}", get(projects::status))
         .route("/bulkhead/projects/{name}/up", post(projects::up))
         .route("/bulkhead/projects/{name}/down", post(projects::down))
+        .route("/bulkhead/sandboxes/{id}", get(sandboxes::details))
+        .route("/bulkhead/sandboxes/{id}/console", get(sandboxes::console))
         .route("/bulkhead/info", get(system::bulkhead_info))
         .route("/bulkhead/shutdown", post(system::shutdown))
         .fallback(async |uri: Uri| {

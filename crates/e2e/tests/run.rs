@@ -1,6 +1,7 @@
 //! `bulkhead run` does the same on both kinds.
 
 use std::fs;
+use std::io::{Read, Seek};
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_e2e::http::Request;
@@ -49,6 +50,16 @@ fn programs_run_in(kind: &str) -> Result<()> {
         scenario.step("no network is no network", || runner.no_network());
         scenario.step("the memory limit holds", || runner.memory_limit());
         scenario.step("a published port", || runner.published_port());
+        if kind == "microvm" {
+            scenario.step("a guest's death is told", || runner.guest_dies());
+            scenario.step("a forced accelerator", || runner.forced_accelerator());
+            scenario.step("a forced accelerator in a Compose file", || {
+                runner.accelerator_of_a_service()
+            });
+        } else {
+            scenario.step("no accelerator", || runner.no_accelerator());
+            scenario.step("no console", || runner.no_console());
+        }
     }
     // The default network is the daemon's, not a sandbox's.
     scenario.step("the daemon stops", || {
@@ -177,6 +188,151 @@ impl Runner<'_> {
             !output.status.success(),
             "512 MiB fit into 128 MiB: {}",
             output.stdout
+        );
+        Ok(())
+    }
+
+    fn inspected(&self, name: &str, format: &str) -> Result<String> {
+        let said = self.instance.run(&["inspect", "-f", format, name])?;
+        Ok(said.trim_end().to_owned())
+    }
+
+    fn forced_accelerator(&self) -> Result<()> {
+        let options = ["-d", "--name", "forced", "--accelerator", "tcg"];
+        self.said(&options, &["sleep", "1000"])?;
+        let said = self.inspected("forced", "{{json .Bulkhead}}")?;
+        let stopped = self.instance.run(&["stop", "-t", "1", "forced"]);
+        ensure!(
+            said.contains(r#""Accelerator":"tcg""#)
+                && said.contains(r#""Kind":"microvm""#)
+                && said.contains("forced by the label bulkhead.accelerator"),
+            "{said}"
+        );
+        stopped?;
+
+        let label = ["--label", "bulkhead.accelerator=hvf"];
+        let refused = self.run(&label, &["true"])?;
+        ensure!(
+            refused.status.code() == Some(125)
+                && refused.stderr.contains("label bulkhead.accelerator")
+                && refused.stderr.contains("'kvm' or 'tcg'"),
+            "{refused:?}"
+        );
+
+        let works = self.instance.api("/bulkhead/info")?["accelerator"] == "kvm";
+        let device = fs::File::options().read(true).write(true).open("/dev/kvm");
+        if !works && device.is_ok() {
+            // What a guest does on a device that does not keep its promise is nobody's to say.
+            return Ok(());
+        }
+        let forced = self.run(&["--accelerator", "kvm"], &["true"])?;
+        match works {
+            true => ensure!(forced.status.success(), "{forced:?}"),
+            false => ensure!(
+                forced.status.code() == Some(125)
+                    && forced.stderr.contains("kvm cannot be used")
+                    && forced.stderr.contains("/dev/kvm"),
+                "{forced:?}"
+            ),
+        }
+        Ok(())
+    }
+
+    fn accelerator_of_a_service(&self) -> Result<()> {
+        let directory = tempfile::tempdir_in("/var/tmp")?;
+        let file = directory.path().join("compose.yaml");
+        let text = format!(
+            "name: emulated\nservices:\n  one:\n    image: {IMAGE}\n    runtime: microvm\n    \
+             command: sleep 1000\n    stop_grace_period: 1s\n    labels:\n      \
+             bulkhead.accelerator: tcg\n"
+        );
+        fs::write(&file, text)?;
+        let file = file.to_string_lossy().into_owned();
+        let up = self.instance.attempt(&["-f", &file, "up", "-d"])?;
+        let said = self.inspected("emulated-one-1", "{{json .Bulkhead}}");
+        self.instance.run(&["-f", &file, "down"])?;
+        ensure!(up.status.success(), "{up:?}");
+        let notes = up.stderr.lines().filter(|line| line.starts_with("note: "));
+        ensure!(notes.count() == 1, "{}", up.stderr);
+        let said = said?;
+        ensure!(said.contains("forced by the label"), "{said}");
+        Ok(())
+    }
+
+    /// A kernel that panics is a failure: its last words are told, and the policy restarts it.
+    fn guest_dies(&self) -> Result<()> {
+        // Where all memory is gone and nothing may be killed, the kernel gives up.
+        let script =
+            "echo -1000 > /proc/self/oom_score_adj; exec dd if=/dev/zero of=/dev/null bs=1024M";
+        let arguments = [
+            "run",
+            "-d",
+            "--name",
+            "panics",
+            "--runtime",
+            self.kind,
+            "--privileged",
+            "--restart",
+            "on-failure:1",
+            IMAGE,
+            "sh",
+            "-c",
+            script,
+        ];
+        // The daemon keeps no old events.
+        let mut heard = tempfile::tempfile()?;
+        let filters = ["events", "--format", "json", "--filter", "event=die"];
+        let mut listener = self.instance.command(&filters);
+        let mut listener = listener.stdout(heard.try_clone()?).spawn()?;
+        let told = self.dies_twice(&arguments, &mut heard);
+        listener.kill()?;
+        listener.wait()?;
+        self.instance.run(&["rm", "-f", "panics"])?;
+        told
+    }
+
+    fn dies_twice(&self, arguments: &[&str], heard: &mut fs::File) -> Result<()> {
+        self.instance.run(arguments)?;
+        let format = "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}} {{.State.Error}}";
+        eventually("it has died twice", || {
+            let said = self.inspected("panics", format)?;
+            ensure!(said.starts_with("exited 1 137 "), "{said}");
+            ensure!(said.contains("Kernel panic"), "{said}");
+            Ok(())
+        })?;
+        let console = self.instance.run(&["logs", "--console", "panics"])?;
+        ensure!(console.contains("Kernel panic"), "{console}");
+        eventually("both deaths are heard of", || {
+            let mut events = String::new();
+            heard.rewind()?;
+            heard.read_to_string(&mut events)?;
+            let deaths = events.lines().filter(|line| line.contains("Kernel panic"));
+            ensure!(deaths.count() == 2, "{events}");
+            Ok(())
+        })
+    }
+
+    fn no_console(&self) -> Result<()> {
+        let name = "no-console";
+        let arguments = ["run", "--name", name, "--runtime", self.kind, IMAGE, "true"];
+        self.instance.run(&arguments)?;
+        let refused = self.instance.attempt(&["logs", "--console", name])?;
+        self.instance.run(&["rm", name])?;
+        ensure!(
+            !refused.status.success() && refused.stderr.contains("has no console"),
+            "{refused:?}"
+        );
+        Ok(())
+    }
+
+    fn no_accelerator(&self) -> Result<()> {
+        let label = ["--label", "bulkhead.accelerator=tcg"];
+        let refused = self.run(&label, &["true"])?;
+        ensure!(
+            refused.status.code() == Some(125)
+                && refused.stderr.contains("label bulkhead.accelerator")
+                && refused.stderr.contains("a container has no accelerator"),
+            "{refused:?}"
         );
         Ok(())
     }

@@ -158,7 +158,7 @@ impl Inner {
                 // A launch removes the last run's status first: what is there is of this run.
                 let ended = last_exit.or_else(|| self.launcher.last_exit(&entry.id).ok().flatten());
                 match ended {
-                    Some((finished_at, exit)) => self.ended(entry, exit, finished_at).await,
+                    Some((finished_at, ending)) => self.ended(entry, ending, finished_at).await,
                     None if record.state == State::Starting => {
                         return self.take_back_start(entry, &record).await;
                     }
@@ -167,7 +167,7 @@ impl Inner {
                             code: 137,
                             oom_killed: false,
                         };
-                        self.ended(entry, killed, SystemTime::now()).await;
+                        self.ended(entry, killed.into(), SystemTime::now()).await;
                     }
                 }
                 Ok(())

@@ -1,11 +1,12 @@
 //! What the engine needs of the outside; the daemon fills it in.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bulkhead_model::{
-    ExitStatus, ProcessSpec, Resources, Result, SandboxSpec, Stats, TerminalSize,
+    Ending, ExitStatus, ProcessSpec, Resources, Result, SandboxSpec, Stats, TerminalSize,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -33,6 +34,8 @@ pub trait Store: Send + Sync {
 #[derive(Debug)]
 pub struct StartRequest {
     pub spec: SandboxSpec,
+    /// The sandbox's, among which are the wishes that only the launcher understands.
+    pub labels: BTreeMap<String, String>,
     pub log_file: PathBuf,
     pub status_file: PathBuf,
 }
@@ -47,7 +50,7 @@ pub trait Launcher: Send + Sync {
     async fn adopt(&self, id: &str) -> Result<Option<Arc<dyn RemoteSandbox>>>;
 
     /// How the last run ended, if nobody was there to hear of it; `None` if it never ran.
-    fn last_exit(&self, id: &str) -> Result<Option<(std::time::SystemTime, ExitStatus)>>;
+    fn last_exit(&self, id: &str) -> Result<Option<(std::time::SystemTime, Ending)>>;
 
     /// When the workload of a sandbox was started; `None` if it was not.
     fn started_at(&self, id: &str) -> Result<Option<std::time::SystemTime>>;
@@ -71,7 +74,7 @@ pub trait RemoteSandbox: Send + Sync {
     async fn signal(&self, signal: i32) -> Result<()>;
     async fn resize(&self, size: TerminalSize) -> Result<()>;
     /// Answers when the workload has ended and the sandbox is gone.
-    async fn wait(&self) -> Result<ExitStatus>;
+    async fn wait(&self) -> Result<Ending>;
     async fn attach(&self, stdin: bool) -> Result<Session>;
     async fn exec(&self, process: ProcessSpec) -> Result<(u32, Session)>;
     async fn stats(&self) -> Result<Stats>;

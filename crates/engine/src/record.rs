@@ -61,7 +61,7 @@ pub struct Record {
     pub started_at: Option<SystemTime>,
     pub finished_at: Option<SystemTime>,
     pub exit: Option<ExitStatus>,
-    /// Why the last start failed.
+    /// Why the last start failed, or why the sandbox died under its workload.
     pub error: Option<String>,
     /// From the request to start until the workload ran.
     pub start_duration: Option<Duration>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bulkhead_model::ExitStatus;
+use bulkhead_model::{Ending, ExitStatus};
 
 use crate::config::RestartPolicy;
 use crate::engine::Inner;
@@ -17,6 +17,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A run of this length was a success: the next pause is the first again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
+
+/// What a workload ended with whose end nobody saw.
+const KILLED: ExitStatus = ExitStatus {
+    code: 137,
+    oom_killed: false,
+};
 
 impl Inner {
     /// Hears of the workload's end, and runs its health check meanwhile.
@@ -33,24 +39,21 @@ impl Inner {
                 ))
             });
         tokio::spawn(async move {
-            let exit = match remote.wait().await {
-                Ok(exit) => exit,
+            let ending = match remote.wait().await {
+                Ok(ending) => ending,
                 Err(error) => {
                     // The supervisor is gone. What it wrote last may still tell the truth.
                     tracing::error!(%error, sandbox = entry.id, "a supervisor was lost");
                     match inner.launcher.last_exit(&entry.id) {
-                        Ok(Some((_, exit))) => exit,
-                        _ => ExitStatus {
-                            code: 137,
-                            oom_killed: false,
-                        },
+                        Ok(Some((_, ending))) => ending,
+                        _ => KILLED.into(),
                     }
                 }
             };
             if let Some(probing) = probing {
                 probing.abort();
             }
-            inner.ended(&entry, exit, SystemTime::now()).await;
+            inner.ended(&entry, ending, SystemTime::now()).await;
         });
     }
 
@@ -58,9 +61,10 @@ impl Inner {
     pub(crate) async fn ended(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
-        exit: ExitStatus,
+        ending: Ending,
         finished_at: SystemTime,
     ) {
+        let Ending { exit, error } = ending;
         self.release(entry).await;
         if let Err(error) = self.launcher.clean(&entry.id).await {
             tracing::error!(%error, sandbox = entry.id, "something is left of a sandbox");
@@ -79,6 +83,7 @@ impl Inner {
             };
             record.pid = None;
             record.exit = Some(exit);
+            record.error = error.clone();
             record.finished_at = Some(finished_at);
             if record.config.health.is_some() {
                 record.health.status = HealthStatus::Unhealthy;
@@ -94,7 +99,14 @@ impl Inner {
         if exit.oom_killed {
             self.emit_sandbox(&record, Action::OutOfMemory, []);
         }
-        self.emit_sandbox(&record, Action::Die, [("exitCode", exit.code.to_string())]);
+        let code = exit.code.to_string();
+        match error {
+            Some(error) => {
+                let why = [("exitCode", code), ("error", error)];
+                self.emit_sandbox(&record, Action::Die, why);
+            }
+            None => self.emit_sandbox(&record, Action::Die, [("exitCode", code)]),
+        }
         self.topology_changed();
         match pause {
             Some(pause) => self.restart_later(entry, pause),

@@ -136,6 +136,7 @@ impl Inner {
         let state_dir = self.state_dir(&entry.id);
         let request = StartRequest {
             spec,
+            labels: entry.look(|record| record.config.labels.clone()),
             log_file: state_dir.join("log.jsonl"),
             status_file: state_dir.join("status.json"),
         };

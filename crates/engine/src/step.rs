@@ -1,5 +1,6 @@
 //! Single commands in sandboxes that nobody is to see: the steps of a build.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bulkhead_model::{
@@ -69,7 +70,7 @@ impl Engine {
                 init: true,
                 ..Security::default()
             },
-            sysctls: std::collections::BTreeMap::new(),
+            sysctls: BTreeMap::new(),
             shm_size: ByteSize::from_mib(64),
             state_dir: step.scratch.clone(),
             run_dir: run_dir.clone(),
@@ -83,6 +84,7 @@ impl Engine {
             inner.topology_changed();
             let request = StartRequest {
                 spec,
+                labels: BTreeMap::new(),
                 log_file: step.scratch.join("log.jsonl"),
                 status_file: step.scratch.join("status.json"),
             };
@@ -98,7 +100,7 @@ impl Engine {
             }
             match exit {
                 Some(exit) => Ok(exit),
-                None => remote.wait().await,
+                None => remote.wait().await.map(|ending| ending.exit),
             }
         };
         let done = run.await;

@@ -4,11 +4,13 @@
 //! kernel does, one instruction at a time, so that Linux takes minutes to boot or dies. So a loop
 //! is run in ring 0, with memory accesses, and timed.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
+
+use bulkhead_model::{Error, Result};
 
 use crate::monitor::Accelerator;
 use crate::{cache, kvm};
@@ -61,6 +63,33 @@ pub fn probe(run_dir: &Path) -> AcceleratorChoice {
     choice
 }
 
+/// Whether KVM can be used at all, well or badly: for those who want it without a proof.
+///
+/// # Errors
+/// `Unsupported` with the reason if its device cannot be opened.
+pub fn require_kvm() -> Result<()> {
+    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => Ok(()),
+        // Without the system's own words: clients take those for what befell the workload.
+        Err(error) => Err(Error::unsupported(cannot_open(&error))),
+    }
+}
+
+/// Why `/dev/kvm` is of no use, in words for the user.
+fn cannot_open(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "this machine has no /dev/kvm: no hardware virtualisation, or the module kvm_intel or \
+             kvm_amd is not loaded"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "no permission for /dev/kvm: become a member of its group".to_owned()
+        }
+        _ => format!("/dev/kvm does not run code: {error}"),
+    }
+}
+
 fn parse(text: &str, boot_id: &str) -> Option<AcceleratorChoice> {
     let mut lines = text.lines();
     if boot_id.is_empty() || lines.next()? != boot_id {
@@ -102,20 +131,7 @@ fn prove() -> (AcceleratorChoice, bool) {
                  {time:?} instead of some microseconds"
             ),
         ),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => (
-            Accelerator::Tcg,
-            "this machine has no /dev/kvm: no hardware virtualisation, or the module kvm_intel or \
-             kvm_amd is not loaded"
-                .to_owned(),
-        ),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => (
-            Accelerator::Tcg,
-            "no permission for /dev/kvm: become a member of its group".to_owned(),
-        ),
-        Ok(Err(error)) => (
-            Accelerator::Tcg,
-            format!("/dev/kvm does not run code: {error}"),
-        ),
+        Ok(Err(error)) => (Accelerator::Tcg, cannot_open(&error)),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => (
             Accelerator::Tcg,
             format!("/dev/kvm did not run a loop in ring 0 within {TIMEOUT:?}"),

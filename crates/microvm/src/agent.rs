@@ -68,6 +68,8 @@ struct State {
     exits: BTreeMap<u32, ExitStatus>,
     /// Why no more can come from the guest.
     ended: Option<String>,
+    /// Whether the guest died under its workload.
+    died: bool,
 }
 
 #[derive(Default)]
@@ -78,7 +80,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A state is never left half-changed: each change is one assignment.
+        // A state is never left half-changed: no change of it can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -224,6 +226,12 @@ impl Agent {
         }
     }
 
+    /// Why the guest died under its workload; `None` if it did not.
+    pub(crate) fn death(&self) -> Option<String> {
+        let state = self.shared.lock();
+        state.ended.clone().filter(|_| state.died)
+    }
+
     pub(crate) fn has_exited(&self, process: u32) -> bool {
         let state = self.shared.lock();
         state.ended.is_some() || state.exits.contains_key(&process)
@@ -366,6 +374,7 @@ impl Loop {
             && self.errors.1.read_from(errors)
             && is_readable(errors)
         {}
+        let died = result.is_err() && !self.shared.lock().exits.contains_key(&WORKLOAD);
         let reason = match result {
             Ok(()) => "the micro VM has ended".to_owned(),
             Err(reason) => self.describe_death(&reason, status),
@@ -373,7 +382,10 @@ impl Loop {
         self.console
             .1
             .append(format!("bulkhead: {reason}\n").as_bytes());
-        self.shared.change(|state| state.ended = Some(reason));
+        self.shared.change(|state| {
+            state.died = died;
+            state.ended = Some(reason);
+        });
     }
 
     /// Lets a monitor that is ending by itself end, so that its own words and status tell why.

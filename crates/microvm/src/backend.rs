@@ -19,7 +19,7 @@ use crate::launch::{Launcher, StagedFile};
 use crate::monitor::{Accelerator, Disk, Interface, Machine, Monitor, Origin, Qemu, Share};
 use crate::sandbox::{MicroVm, make_streams};
 use crate::template::{self, Identity};
-use crate::{clock, disk, initramfs, rootfs};
+use crate::{clock, console, disk, initramfs, rootfs};
 
 /// A guest's memory where no limit is given.
 pub const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(256);
@@ -170,8 +170,7 @@ impl Backend for MicroVmBackend {
         let mut machine = self.machine(spec, taps)?;
         machine.origin = self.origin(&machine);
         let staging = spec.run_dir.join("shares");
-        let console_log = spec.run_dir.join("console.log");
-        let traces = vec![staging.clone(), console_log.clone()];
+        let console_log = console::log_file(&spec.root.writable);
         let result = share_mounts(spec, &staging, &mut machine).and_then(|mounts| {
             let (streams, io) = make_streams(&spec.process)?;
             let configuration = configuration(spec, mounts)?;
@@ -182,7 +181,7 @@ impl Backend for MicroVmBackend {
         match result {
             Ok((agent, io)) => {
                 let limit = spec.resources.memory.unwrap_or(DEFAULT_MEMORY);
-                Ok(Box::new(MicroVm::new(agent, io, limit, traces)))
+                Ok(Box::new(MicroVm::new(agent, io, limit, staging)))
             }
             Err(error) => {
                 let _ = fs::remove_dir_all(&staging);

@@ -1,11 +1,18 @@
-//! The guest's serial console, kept in a file of bounded size.
+//! The guest's serial console, kept in a file of bounded size beside the sandbox's disk, where it can
+//! be read after the guest has died. Each start begins it anew.
 
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
+
+/// The file in which the last run's console is kept, by the directory that its root filesystem
+/// writes to ([`bulkhead_model::RootFilesystem::writable`]).
+pub fn log_file(writable: &Path) -> PathBuf {
+    writable.join("console.log")
+}
 
 /// When the file has grown to this many bytes, it is started anew.
 const MAX_LENGTH: usize = 256 << 10;
@@ -62,12 +69,13 @@ impl Log {
         }
     }
 
-    /// The last lines, in one.
+    /// The last lines, in one, without what would control a terminal.
     pub(crate) fn last_words(&self) -> String {
         let text = String::from_utf8_lossy(&self.tail);
-        let lines: Vec<&str> = text
+        let printable = |line: &str| line.replace(char::is_control, "");
+        let lines: Vec<String> = text
             .lines()
-            .map(str::trim)
+            .map(|line| printable(line).trim().to_owned())
             .filter(|line| !line.is_empty())
             .collect();
         lines[lines.len().saturating_sub(3)..].join("; ")
@@ -86,7 +94,7 @@ mod tests {
         for _ in 0..1000 {
             log.append(&[b'x'; 4096]);
         }
-        log.append(b"\nfirst\r\nlast\n");
+        log.append(b"\nfirst\r\n\x1b\x07last\n");
         assert!(std::fs::metadata(&path).unwrap().len() <= MAX_LENGTH as u64);
         assert!(log.tail.len() <= TAIL);
         assert!(log.last_words().ends_with("first; last"));

@@ -12,7 +12,7 @@ mod agent;
 mod backend;
 mod cache;
 mod clock;
-mod console;
+pub mod console;
 mod disk;
 mod initramfs;
 mod kvm;

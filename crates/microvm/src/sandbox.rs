@@ -41,12 +41,12 @@ pub(crate) struct MicroVm {
     is_paused: Arc<AtomicBool>,
     /// As the guest last told it.
     process_count: AtomicU64,
-    /// Files to remove with the sandbox.
-    traces: Vec<PathBuf>,
+    /// The directory of bound files, to remove with the sandbox.
+    staging: PathBuf,
 }
 
 impl MicroVm {
-    pub(crate) fn new(agent: Agent, io: ProcessIo, memory: ByteSize, traces: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(agent: Agent, io: ProcessIo, memory: ByteSize, staging: PathBuf) -> Self {
         Self {
             agent: Arc::new(agent),
             io: Mutex::new(Some(io)),
@@ -55,7 +55,7 @@ impl MicroVm {
             memory_limit: AtomicU64::new(memory.bytes()),
             is_paused: Arc::default(),
             process_count: AtomicU64::new(1),
-            traces,
+            staging,
         }
     }
 }
@@ -96,23 +96,19 @@ impl Sandbox for MicroVm {
         Ok(self.agent.wait(WORKLOAD))
     }
 
+    fn death(&self) -> Option<String> {
+        self.agent.death()
+    }
+
     fn delete(&self) -> Result<()> {
         self.agent.kill();
-        for path in &self.traces {
-            let removed = match path.is_dir() {
-                true => std::fs::remove_dir_all(path),
-                false => std::fs::remove_file(path),
-            };
-            match removed {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(
-                        Error::host(format!("remove {}", path.display())).with_source(error)
-                    );
-                }
-                _ => {}
+        match std::fs::remove_dir_all(&self.staging) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let what = format!("remove {}", self.staging.display());
+                Err(Error::host(what).with_source(error))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn exec(&self) -> Option<&dyn Exec> {

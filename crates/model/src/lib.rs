@@ -17,7 +17,8 @@ pub mod user;
 
 pub use error::{Error, ErrorKind, Result};
 pub use sandbox::{
-    Backend, Exec, ExitStatus, Pause, Process, ProcessIo, Sandbox, Stats, StatsSource, Update,
+    Backend, Ending, Exec, ExitStatus, Pause, Process, ProcessIo, Sandbox, Stats, StatsSource,
+    Update,
 };
 pub use spec::{
     Endpoint, EtcFiles, Kind, Mount, MountSource, NetworkMode, ProcessSpec, Resources,

@@ -59,6 +59,13 @@ pub trait Sandbox: Send + Sync {
     /// Blocks until the workload has ended. Any number of callers get the same answer.
     fn wait(&self) -> Result<ExitStatus>;
 
+    /// Why the sandbox itself died under its workload, such as the last words of a guest's kernel;
+    /// `None` where the workload ended or was killed, or still runs. What a guest has said of it is
+    /// bounded, and on one line.
+    fn death(&self) -> Option<String> {
+        None
+    }
+
     /// Kills what still runs and removes every trace except `spec.root.writable` and volumes.
     /// Legal in any state, any number of times.
     fn delete(&self) -> Result<()>;
@@ -116,6 +123,23 @@ pub struct ExitStatus {
     pub code: i32,
     /// Whether the kernel killed it for want of memory.
     pub oom_killed: bool,
+}
+
+/// How one run of a sandbox ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize))]
+pub struct Ending {
+    #[cfg_attr(feature = "wire", serde(flatten))]
+    pub exit: ExitStatus,
+    /// Why the sandbox died under its workload ([`Sandbox::death`]).
+    #[cfg_attr(feature = "wire", serde(default))]
+    pub error: Option<String>,
+}
+
+impl From<ExitStatus> for Ending {
+    fn from(exit: ExitStatus) -> Self {
+        Self { exit, error: None }
+    }
 }
 
 /// A reading of what a sandbox has used and uses.

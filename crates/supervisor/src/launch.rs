@@ -33,6 +33,9 @@ pub struct MicrovmSettings {
     pub cache_dir: PathBuf,
     /// `kvm` or `tcg`.
     pub accelerator: String,
+    /// How that was chosen, in words for the user. An earlier version's launch file has none.
+    #[serde(default)]
+    pub accelerator_reason: String,
 }
 
 impl MicrovmSettings {

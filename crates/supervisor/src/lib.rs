@@ -160,7 +160,7 @@ fn finish(launch: &Launch, supervised: &Supervised, exit: &server::Exit) -> Resu
         None => Ok(()),
     };
     let written = supervised.status.write(&exit.status());
-    supervised.hub.finish(exit.exit_status());
+    supervised.hub.finish(exit.ending().exit);
     exit.announce();
     // The run directory goes last and as a whole: its absence says that nothing is left.
     if let Err(error) = fs::remove_dir_all(&launch.spec.run_dir)

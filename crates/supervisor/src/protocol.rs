@@ -6,7 +6,7 @@
 
 use std::io::{self, Read, Write};
 
-use bulkhead_model::{Error, ErrorKind, ExitStatus, ProcessSpec, Resources, Stats, TerminalSize};
+use bulkhead_model::{Ending, Error, ErrorKind, ProcessSpec, Resources, Stats, TerminalSize};
 use serde::{Deserialize, Serialize};
 
 /// The longest payload of a frame, in bytes.
@@ -40,7 +40,7 @@ pub enum Request {
 pub enum Reply {
     Done,
     Stats(Stats),
-    Exited(ExitStatus),
+    Exited(Ending),
     /// The process runs, under this process id.
     Running(u32),
     Failed(Failure),
@@ -109,7 +109,7 @@ pub enum Channel {
     Resize = 3,
     /// A signal's number as JSON, to the process.
     Signal = 4,
-    /// An [`ExitStatus`] as JSON, from the process; the last frame.
+    /// An `ExitStatus` as JSON, from the process; the last frame.
     Exit = 5,
 }
 
@@ -230,6 +230,17 @@ mod tests {
             Some((Channel::Stderr, vec![7]))
         );
         assert_eq!(read_frame(&mut input).expect("end"), None);
+    }
+
+    /// A daemon adopts the supervisors of the version before it.
+    #[test]
+    fn an_end_without_a_reason_is_read() {
+        let reply = r#"{"Exited":{"code":3,"oom_killed":true}}"#;
+        let Ok(Reply::Exited(ending)) = serde_json::from_str(reply) else {
+            panic!("{reply}");
+        };
+        assert_eq!((ending.exit.code, ending.exit.oom_killed), (3, true));
+        assert_eq!(ending.error, None);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use bulkhead_model::{Error, ExitStatus, Process, ProcessIo, ProcessSpec, Result, TerminalSize};
+use bulkhead_model::{
+    Ending, Error, ExitStatus, Process, ProcessIo, ProcessSpec, Result, TerminalSize,
+};
 
 use crate::Supervised;
 use crate::protocol::{
@@ -17,6 +19,11 @@ use crate::status::Status;
 /// How long a sandbox waits to be started.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const SIGKILL: i32 = 9;
+/// What a process ended with whose end nobody saw.
+const KILLED: ExitStatus = ExitStatus {
+    code: 137,
+    oom_killed: false,
+};
 
 /// How the workload ended, and who waits to hear of it.
 pub(crate) struct Exit {
@@ -31,7 +38,7 @@ enum Outcome {
     Exited {
         started_at: SystemTime,
         finished_at: SystemTime,
-        exit: ExitStatus,
+        ending: Ending,
     },
 }
 
@@ -43,31 +50,29 @@ struct Waiters {
 #[derive(Default)]
 struct WaitState {
     streams: Vec<UnixStream>,
-    announced: Option<ExitStatus>,
+    announced: Option<Ending>,
 }
 
 impl Exit {
-    pub(crate) fn exit_status(&self) -> ExitStatus {
-        match self.outcome {
-            Outcome::Exited { exit, .. } => exit,
-            Outcome::Discarded => ExitStatus {
-                code: 137,
-                oom_killed: false,
-            },
+    pub(crate) fn ending(&self) -> Ending {
+        match &self.outcome {
+            Outcome::Exited { ending, .. } => ending.clone(),
+            Outcome::Discarded => KILLED.into(),
         }
     }
 
     /// What the status file says; `None` for a workload that never ran.
     pub(crate) fn status(&self) -> Option<Status> {
-        match self.outcome {
+        match &self.outcome {
             Outcome::Exited {
                 started_at,
                 finished_at,
-                exit,
+                ending,
             } => Some(Status::Exited {
-                started_at,
-                finished_at,
-                exit,
+                started_at: *started_at,
+                finished_at: *finished_at,
+                exit: ending.exit,
+                error: ending.error.clone(),
             }),
             Outcome::Discarded => None,
         }
@@ -75,11 +80,11 @@ impl Exit {
 
     /// Answers everybody who waits, now and later.
     pub(crate) fn announce(&self) {
-        let exit = self.exit_status();
+        let ending = self.ending();
         let mut state = lock(&self.waiters.state);
-        state.announced = Some(exit);
+        state.announced = Some(ending.clone());
         for mut stream in state.streams.drain(..) {
-            answer(&mut stream, &Reply::Exited(exit));
+            answer(&mut stream, &Reply::Exited(ending.clone()));
         }
     }
 }
@@ -207,16 +212,14 @@ impl Server {
                 Ok(exit) => server.supervised.exit_status(exit),
                 Err(error) => {
                     tracing::error!(%error, "the sandbox was lost");
-                    ExitStatus {
-                        code: 137,
-                        oom_killed: false,
-                    }
+                    KILLED
                 }
             };
+            let error = server.supervised.sandbox.death();
             server.end(Outcome::Exited {
                 started_at,
                 finished_at: SystemTime::now(),
-                exit,
+                ending: Ending { exit, error },
             });
         });
         written
@@ -246,8 +249,8 @@ impl Server {
 
     fn wait(&self, mut stream: UnixStream) {
         let mut state = lock(&self.waiters.state);
-        match state.announced {
-            Some(exit) => answer(&mut stream, &Reply::Exited(exit)),
+        match &state.announced {
+            Some(ending) => answer(&mut stream, &Reply::Exited(ending.clone())),
             None => state.streams.push(stream),
         }
     }
@@ -348,10 +351,7 @@ fn carry(stream: UnixStream, process: Arc<dyn Process>, io: ProcessIo) {
     }
     let exit = process.wait().unwrap_or_else(|error| {
         tracing::error!(%error, "an exec was lost");
-        ExitStatus {
-            code: 137,
-            oom_killed: false,
-        }
+        KILLED
     });
     for pump in pumps {
         if pump.join().is_err() {

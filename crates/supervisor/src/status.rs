@@ -17,6 +17,9 @@ pub enum Status {
         started_at: SystemTime,
         finished_at: SystemTime,
         exit: ExitStatus,
+        /// Why the sandbox died under its workload. An earlier version's file has none.
+        #[serde(default)]
+        error: Option<String>,
     },
 }
 

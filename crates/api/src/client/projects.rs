@@ -1,9 +1,12 @@
 //! `/bulkhead/…`.
 
+use bytes::Bytes;
+
 use super::request::Call;
-use super::{Client, JsonLines, Result};
+use super::{Client, JsonLines, Result, collect};
 use crate::bulkhead::{
-    BulkheadInfo, ProgressLine, ProjectDown, ProjectStatus, ProjectSummary, ProjectUp, Shutdown,
+    BulkheadInfo, ProgressLine, ProjectDown, ProjectStatus, ProjectSummary, ProjectUp,
+    SandboxDetails, Shutdown,
 };
 
 impl Client {
@@ -29,6 +32,16 @@ impl Client {
 
     pub async fn project_status(&self, name: &str) -> Result<ProjectStatus> {
         self.fetch(Call::get(&["bulkhead", "projects", name])).await
+    }
+
+    pub async fn sandbox_details(&self, id: &str) -> Result<SandboxDetails> {
+        self.fetch(Call::get(&["bulkhead", "sandboxes", id])).await
+    }
+
+    /// What the kernel of a micro VM's last guest has said. A guest may say anything.
+    pub async fn sandbox_console(&self, id: &str) -> Result<Bytes> {
+        let call = Call::get(&["bulkhead", "sandboxes", id, "console"]);
+        collect(self.send(call).await?).await
     }
 
     pub async fn bulkhead_info(&self) -> Result<BulkheadInfo> {

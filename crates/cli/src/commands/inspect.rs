@@ -1,5 +1,6 @@
+use bulkhead_api::Client;
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::failure::{Failure, Result};
 use crate::names;
@@ -65,7 +66,7 @@ async fn inspect(
         };
         let all = names::list(client, None, true).await?;
         for sandbox in names::find(&all, project.as_deref(), name).unwrap_or_default() {
-            objects.push(client.inspect_container_raw(&sandbox.id).await?);
+            objects.push(inspect_sandbox(client, &sandbox.id).await?);
         }
     }
     if objects.is_empty() && wanted(ObjectType::Image) {
@@ -85,6 +86,20 @@ async fn inspect(
         )));
     }
     Ok(objects)
+}
+
+/// What Docker's API says of a sandbox and, in the key `Bulkhead`, what it cannot say.
+async fn inspect_sandbox(client: &Client, id: &str) -> Result<Value> {
+    let mut object = client.inspect_container_raw(id).await?;
+    // A daemon of Docker's own knows no more.
+    if let Some(details) = found(client.sandbox_details(id).await)? {
+        object["Bulkhead"] = json!({
+            "Kind": details.kind,
+            "Accelerator": details.accelerator,
+            "AcceleratorReason": details.accelerator_reason,
+        });
+    }
+    Ok(object)
 }
 
 fn found<T>(result: bulkhead_api::Result<T>) -> Result<Option<T>> {

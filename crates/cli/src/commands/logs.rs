@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::rc::Rc;
 
 use clap::Args;
@@ -5,7 +6,7 @@ use clap::Args;
 use crate::failure::{Failure, Result};
 use crate::logs::{self, Settings};
 use crate::names;
-use crate::output::Look;
+use crate::output::{self, Look};
 use crate::session::Session;
 use crate::time::{Timestamp, parse_moment};
 
@@ -32,6 +33,14 @@ pub struct Logs {
     /// Do not put the sandbox's name before each line
     #[arg(long)]
     no_log_prefix: bool,
+    /// What the kernel of one micro VM has said, also after the guest has died
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "follow", "tail", "since", "until", "timestamps", "no_color", "no_log_prefix",
+        ]
+    )]
+    console: bool,
     /// Which replica of a service
     #[arg(long, value_name = "NUMBER")]
     index: Option<u32>,
@@ -40,6 +49,9 @@ pub struct Logs {
 }
 
 pub async fn run(session: &Rc<Session>, arguments: Logs) -> Result<u8> {
+    if arguments.console {
+        return console(session, &arguments).await;
+    }
     if arguments.tail != "all" && arguments.tail.parse::<u64>().is_err() {
         return Err(Failure::new(format!(
             "--tail {}: write a number of lines, or all",
@@ -80,5 +92,20 @@ pub async fn run(session: &Rc<Session>, arguments: Logs) -> Result<u8> {
         },
     };
     logs::show(session, &sandboxes, settings).await?;
+    Ok(0)
+}
+
+async fn console(session: &Session, arguments: &Logs) -> Result<u8> {
+    let [name] = arguments.names.as_slice() else {
+        return Err(Failure::new("--console: name one sandbox"));
+    };
+    let sandbox = names::select_one(session, name, arguments.index).await?;
+    let text = session.client().await?.sandbox_console(&sandbox.id).await?;
+    if text.is_empty() {
+        output::note("note: the guest's kernel has said nothing: it reports errors only");
+    }
+    let mut stdout = output::stdout();
+    stdout.write_all(&text)?;
+    stdout.flush()?;
     Ok(0)
 }

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bulkhead_api::Client;
-use bulkhead_api::bulkhead::{ProgressEvent, ProjectUp, Stage};
+use bulkhead_api::bulkhead::{ProgressEvent, ProjectSpec, ProjectUp, Stage};
 use bulkhead_compose::{Project, PullPolicy};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::arguments::LateGlobals;
 use crate::build::{self, Audience, Plan};
 use crate::convert::{image_name, project_spec};
+use crate::emulation;
 use crate::failure::{Failure, Result};
 use crate::logs;
 use crate::names::{self, Sandbox};
@@ -101,6 +102,9 @@ pub async fn run(session: &Rc<Session>, arguments: Up) -> Result<u8> {
         remove_orphans: arguments.remove_orphans,
         timeout_seconds: arguments.timeout_seconds,
     };
+    if let Some((services, line)) = emulated(client, &request.spec).await {
+        progress.announce(services, line);
+    }
     let lines = client.project_up(&request).await;
     let result = match lines {
         Ok(lines) => progress::follow(lines, &mut progress).await,
@@ -112,6 +116,18 @@ pub async fn run(session: &Rc<Session>, arguments: Up) -> Result<u8> {
         return Ok(0);
     }
     attach(session, &loaded, &arguments, begun).await
+}
+
+/// The services that run in micro VMs on software, and what the user is told of it.
+async fn emulated(client: &Client, spec: &ProjectSpec) -> Option<(BTreeSet<String>, String)> {
+    let info = emulation::host(client, spec.services.iter().map(|s| &s.container)).await?;
+    let emulated = spec.services.iter().filter_map(|service| {
+        let reason = emulation::reason(&service.container, &info)?;
+        Some((service.name.clone(), reason))
+    });
+    let emulated: BTreeMap<_, _> = emulated.collect();
+    let line = emulation::note(emulated.values().next()?);
+    Some((emulated.into_keys().collect(), line))
 }
 
 fn scale(project: &mut Project, scales: &[String]) -> Result<()> {

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::limits::{refuse_unsupported, resources, security};
 use super::mounts::mounts;
 use super::signal::parse_signal;
+use crate::accelerator;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_SHM: ByteSize = ByteSize::from_mib(64);
@@ -48,6 +49,7 @@ pub(crate) fn sandbox_config(
     let process = process(body, &host, image)?;
     let (exposed, ports) = ports(body, &host, image)?;
     let labels = merged_labels(body, image);
+    accelerator::check(kind, body.labels.as_ref(), &labels)?;
     let network = network(body, &host)?;
     if network == NetworkRequest::Host && kind == Kind::Microvm {
         return Err(Error::unsupported(

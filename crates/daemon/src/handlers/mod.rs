@@ -11,6 +11,7 @@ pub(crate) mod logs;
 pub(crate) mod networks;
 pub(crate) mod projects;
 pub(crate) mod query;
+pub(crate) mod sandboxes;
 pub(crate) mod stream;
 pub(crate) mod system;
 pub(crate) mod volumes;

@@ -165,14 +165,11 @@ pub(crate) async fn bulkhead_info(State(app): State<App>) -> ApiResult<Json<Bulk
     let applied = app.data_plane.now();
     let microvm = app.launcher.microvm_settings().await;
     let (accelerator, reason, kernel) = match microvm {
-        Ok(settings) => {
-            let choice = bulkhead_microvm::accelerator::probe(&app.paths.run);
-            (
-                settings.accelerator.clone(),
-                choice.reason,
-                Some(settings.kernel.display().to_string()),
-            )
-        }
+        Ok(settings) => (
+            settings.accelerator.clone(),
+            settings.accelerator_reason.clone(),
+            Some(settings.kernel.display().to_string()),
+        ),
         Err(error) => (String::new(), error.to_string(), None),
     };
     Ok(Json(BulkheadInfo {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use bulkhead_microvm::rootfs;
+use bulkhead_microvm::{console, rootfs};
 use bulkhead_model::testing::{Fixture, Running, run};
 use bulkhead_model::{ErrorKind, Mount, MountSource};
 
@@ -45,7 +45,9 @@ fn no_leak(guests: &Guests) {
     let running = Running::start(guests, &spec);
     let pid = running.sandbox().pid();
     assert!(is_process(pid));
+    assert_eq!(running.sandbox().death(), None);
     running.sandbox().delete().expect("delete");
+    assert_eq!(running.sandbox().death(), None);
     assert!(!is_process(pid), "the monitor {pid} is left");
     let left: Vec<_> = fs::read_dir(&spec.run_dir).expect("run_dir").collect();
     assert!(left.is_empty(), "{left:?}");
@@ -58,6 +60,8 @@ fn monitor_dies(guests: &Guests) {
     let pid = rustix::process::Pid::from_raw(running.sandbox().pid() as i32).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
     assert_eq!(running.sandbox().wait().expect("wait").code, 137);
+    let death = running.sandbox().death().expect("a death");
+    assert!(death.contains("SIGKILL"), "{death}");
     let error = running.sandbox().signal(15).expect_err("it is dead");
     assert_eq!(error.kind(), ErrorKind::Conflict);
 }
@@ -70,7 +74,11 @@ fn guest_dies(guests: &Guests) {
     spec.security.privileged = true;
     let running = Running::start(guests, &spec);
     assert_eq!(running.sandbox().wait().expect("wait").code, 137);
-    let console = fs::read_to_string(spec.run_dir.join("console.log")).expect("console.log");
+    let death = running.sandbox().death().expect("a death");
+    assert!(death.contains("Kernel panic"), "{death}");
+    running.sandbox().delete().expect("delete");
+    let log = console::log_file(&spec.root.writable);
+    let console = fs::read_to_string(log).expect("console.log");
     assert!(console.contains("Kernel panic"), "{console}");
 }
 
@@ -87,7 +95,7 @@ fn console_flood(guests: &Guests) {
     let mut spec = guests.spec(&shell(script));
     spec.security.privileged = true;
     let running = Running::start(guests, &spec);
-    let log = spec.run_dir.join("console.log");
+    let log = console::log_file(&spec.root.writable);
     let mut seen = 0;
     while seen < 128 << 10 {
         seen = fs::metadata(&log).expect("console.log").len();

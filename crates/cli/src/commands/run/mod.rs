@@ -8,8 +8,9 @@ use clap::Args;
 
 use super::{DAEMON_FAILURE, start_failure_code};
 use crate::attach::{self, DETACH_KEYS, Ending, Happening};
+use crate::emulation;
 use crate::failure::{Failure, Result};
-use crate::output;
+use crate::output::{self, Look};
 use crate::session::Session;
 use crate::terminal;
 
@@ -66,6 +67,9 @@ pub struct Run {
     /// container or microvm
     #[arg(long, value_name = "KIND")]
     runtime: Option<String>,
+    /// What runs a micro VM's processor, kvm or tcg; what this host is proven to run if not given
+    #[arg(long, value_name = "ACCELERATOR")]
+    accelerator: Option<String>,
     /// Network: a name, bridge, none or host
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Option<String>,
@@ -189,6 +193,12 @@ async fn carry_out(session: &Session, arguments: Run) -> Result<u8> {
     };
     for warning in &created.warnings {
         output::note(format!("bulkhead: warning: {warning}"));
+    }
+    if Look::of_stderr().terminal
+        && let Some(info) = emulation::host(client, [&body]).await
+        && let Some(reason) = emulation::reason(&body, &info)
+    {
+        output::note(emulation::note(&reason));
     }
     let result = match arguments.detach {
         true => detached(client, &created.id).await,

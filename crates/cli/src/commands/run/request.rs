@@ -1,10 +1,11 @@
 //! What `run` asks the daemon for.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use bulkhead_api::docker::{
-    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
-    NetworkingConfig, ResourcesUlimits,
+    ACCELERATOR_LABEL, ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig,
+    HostConfig, NetworkingConfig, ResourcesUlimits,
 };
 use bulkhead_model::Kind;
 
@@ -50,7 +51,7 @@ pub(super) fn create_body(arguments: &Run) -> Result<ContainerCreateBody> {
         user: arguments.user.clone(),
         working_dir: arguments.workdir.clone(),
         env: list(environment::parse(files, &arguments.environment, own)?),
-        labels: Some(environment::parse_labels(&arguments.labels)?),
+        labels: Some(labels(arguments)?),
         tty: Some(arguments.tty),
         open_stdin: Some(arguments.interactive),
         stdin_once: Some(arguments.interactive && attached),
@@ -70,6 +71,30 @@ pub(super) fn create_body(arguments: &Run) -> Result<ContainerCreateBody> {
 
 fn list<T>(items: Vec<T>) -> Option<Vec<T>> {
     (!items.is_empty()).then_some(items)
+}
+
+fn labels(arguments: &Run) -> Result<HashMap<String, String>> {
+    let mut labels = environment::parse_labels(&arguments.labels)?;
+    let Some(accelerator) = &arguments.accelerator else {
+        return Ok(labels);
+    };
+    if arguments.runtime.as_deref() != Some("microvm") {
+        return Err(Failure::new(
+            "--accelerator: a container has none; add --runtime microvm",
+        ));
+    }
+    if !["kvm", "tcg"].contains(&accelerator.as_str()) {
+        return Err(Failure::new(format!(
+            "--accelerator {accelerator}: use kvm or tcg"
+        )));
+    }
+    let other = labels.insert(ACCELERATOR_LABEL.to_owned(), accelerator.clone());
+    if other.is_some_and(|other| other != *accelerator) {
+        return Err(Failure::new(format!(
+            "--accelerator and --label {ACCELERATOR_LABEL} contradict each other"
+        )));
+    }
+    Ok(labels)
 }
 
 fn host_config(arguments: &Run, directory: &Path) -> Result<HostConfig> {
@@ -276,6 +301,13 @@ mod tests {
     }
 
     #[test]
+    fn an_accelerator_is_a_label() {
+        let line = ["--runtime", "microvm", "--accelerator", "tcg", "i"];
+        let labels = body(&line).expect("request").labels.expect("labels");
+        assert_eq!(labels[ACCELERATOR_LABEL], "tcg");
+    }
+
+    #[test]
     fn what_excludes_each_other_is_said() {
         for (line, part) in [
             (
@@ -287,6 +319,23 @@ mod tests {
             (&["--no-healthcheck", "--health-cmd", "x", "i"], "excludes"),
             (&["--ip", "10.0.0.2", "i"], "need a --network"),
             (&["--sysctl", "x", "i"], "--sysctl x"),
+            (&["--accelerator", "kvm", "i"], "add --runtime microvm"),
+            (
+                &["--runtime", "microvm", "--accelerator", "hvf", "i"],
+                "use kvm or tcg",
+            ),
+            (
+                &[
+                    "--runtime",
+                    "microvm",
+                    "--accelerator",
+                    "kvm",
+                    "-l",
+                    "bulkhead.accelerator=tcg",
+                    "i",
+                ],
+                "contradict each other",
+            ),
             (&["--expose", "x", "i"], "--expose x"),
         ] {
             let error = body(line).expect_err(part);
