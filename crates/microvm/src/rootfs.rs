@@ -1,8 +1,9 @@
 //! One read-only EROFS image per OCI image, shared by all guests that run it.
 
-use std::ffi::CString;
-use std::fs;
+use std::ffi::{CString, OsString};
+use std::fs::{self, DirEntry};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -62,7 +63,7 @@ fn build(layers: &[PathBuf], image: &Path, launcher: &Launcher) -> Result<()> {
         .args(layers)
         .stdin(Stdio::null())
         .output();
-    // The overlay was mounted in a namespace that is gone; the directory is empty here.
+    // What was mounted was in a namespace that is gone; the directory is empty here.
     let _ = fs::remove_dir(&mount_point);
     let output = output.map_err(|error| {
         Error::host(format!("run {}", launcher.program.display())).with_source(error)
@@ -87,12 +88,20 @@ pub(crate) fn build_main(arguments: Vec<String>) -> Result<()> {
     mount_layers(Path::new(mount_point), layers)
         .map_err(|error| Error::host("mount the image's layers").with_source(error))?;
     // The launcher is in `mount_point` now.
-    let status = Command::new("mkfs.erofs")
-        .args(["--quiet", "-Enoinline_data"])
-        .arg(image)
-        .arg(TREE)
-        .stdout(Stdio::null())
-        .status();
+    let whiteouts = idle_whiteouts(Path::new(TREE))
+        .map_err(|error| Error::host("read the image's layers").with_source(error))?;
+    let mut command = Command::new("mkfs.erofs");
+    command.args(["--quiet", "-Enoinline_data"]);
+    if !whiteouts.is_empty() {
+        // The search for attributes to share leaves nothing out; this tolerance skips it.
+        command.arg(format!("-x{}", i32::MAX));
+    }
+    for path in whiteouts {
+        let mut option = OsString::from("--exclude-path=");
+        option.push(path);
+        command.arg(option);
+    }
+    let status = command.arg(image).arg(TREE).stdout(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(match name_of_full_length(Path::new(TREE)) {
@@ -113,19 +122,36 @@ pub(crate) fn build_main(arguments: Vec<String>) -> Result<()> {
 /// The path in the tree of a name that is as long as Linux allows. mkfs.erofs 1.5 cuts off its last
 /// byte, does not find the file then, and does not say which.
 fn name_of_full_length(tree: &Path) -> Option<PathBuf> {
-    let mut directories = vec![tree.to_owned()];
+    let has_full_length = |entry: &DirEntry| entry.file_name().len() == NAME_MAX;
+    paths(tree, has_full_length).ok()?.into_iter().next()
+}
+
+/// Whiteouts that hide nothing, in directories of one layer alone: overlay lists them and does not
+/// find them, and mkfs.erofs gives up at them.
+fn idle_whiteouts(tree: &Path) -> io::Result<Vec<PathBuf>> {
+    paths(tree, |entry| {
+        let is_device = entry.file_type().is_ok_and(|kind| kind.is_char_device());
+        let found = || fs::symlink_metadata(entry.path());
+        is_device && found().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    })
+}
+
+/// Paths in the tree, relative to it, of the entries that are asked for.
+fn paths(tree: &Path, is_asked_for: impl Fn(&DirEntry) -> bool) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            if entry.file_name().len() == NAME_MAX {
-                let path = entry.path();
-                return path.strip_prefix(tree).ok().map(Path::to_owned);
-            }
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                directories.push(entry.path());
+        for entry in fs::read_dir(tree.join(&directory))? {
+            let entry = entry?;
+            let path = directory.join(entry.file_name());
+            if is_asked_for(&entry) {
+                found.push(path);
+            } else if entry.file_type()?.is_dir() {
+                directories.push(path);
             }
         }
     }
-    None
+    Ok(found)
 }
 
 /// Mounts the layers at [`TREE`] below `mount_point`, in a mount namespace of this process alone,
@@ -148,6 +174,9 @@ fn mount_layers(mount_point: &Path, layers: &[String]) -> io::Result<()> {
     )?;
     rustix::process::chdir(mount_point)?;
     fs::create_dir(TREE)?;
+    if sources.is_empty() {
+        return Ok(());
+    }
     fs::create_dir(BOTTOM)?;
     let mut lower = String::new();
     for (index, source) in sources.iter().enumerate() {
