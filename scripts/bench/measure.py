@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 
+import microvms
 import peers
 import report
 from timing import Failed, interleaved, run, seconds
@@ -37,6 +38,8 @@ class Bulkhead:
         self.gateway = peers.free_address()
         self.root = root
         os.environ["BULKHEAD_GATEWAY"] = self.gateway
+        # Supervisors write down when a guest has come how far.
+        os.environ["BULKHEAD_LOG"] = "bulkhead_microvm=debug"
         self.command = [binary, "--root", root]
 
     def compose(self, files, *arguments):
@@ -240,6 +243,8 @@ def main():
                 figures["run"] = starts(bulkhead, docker, podman, arguments.rounds)
                 print("exec", flush=True)
                 figures["exec"] = execs(bulkhead, docker, arguments.rounds)
+                print("micro VMs", flush=True)
+                figures["micro VMs"] = microvms.measure(bulkhead, directory, arguments.rounds)
                 print("up", flush=True)
                 figures["up"] = ups(bulkhead, arguments.ups)
                 print("ps, memory, gateway", flush=True)

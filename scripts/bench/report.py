@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 
+import microvms
 import report_oci
 from tables import cell, ratio, times, verdict
 from timing import median, shown
@@ -57,12 +58,47 @@ def text(figures, binary, arguments):
             "",
             *gateway(figures["gateway"]),
             "",
+            f"## The start of a static web server ({arguments.rounds} rounds)",
+            "",
+            *steps(figures["micro VMs"]),
+            "",
             "## The OCI runtime: `bulkhead oci` beside runc and crun",
             "",
             *report_oci.text(figures["oci"], arguments.oci_rounds),
             "",
         ]
     )
+
+
+def steps(figures):
+    """Medians since the start was asked for; those of the agent since its monitor was."""
+    if isinstance(figures, str):
+        return [f"Not measured: {cell(figures)}"]
+    names = (microvms.ANSWERED, microvms.READY, microvms.RUNS, microvms.SERVED)
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for contestant, measured in figures.items():
+        values = [median(measured.get(name)) for name in names]
+        lines.append(f"| {contestant} | " + " | ".join("" if v is None else shown(v) for v in values) + " |")
+    return lines
+
+
+def microvm_targets(figures):
+    if isinstance(figures, str):
+        return ["| the start of a micro VM | | not measured | |"]
+
+    def value(contestant, step):
+        return median(figures[contestant].get(step))
+
+    boots, goes_on, floor = microvms.BOOTS, microvms.GOES_ON, microvms.FLOOR
+    ready, served = microvms.READY, microvms.SERVED
+    above = value(boots, ready) - value(floor, ready)
+    return [
+        verdict("agent ready, a micro VM that boots", "at most 1.00 s", value(boots, ready), 1.0, shown),
+        verdict("the same, above plain QEMU", "at most 250 ms", above, 0.25, shown),
+        verdict("agent ready, from a template", "at most 200 ms", value(goes_on, ready), 0.2, shown),
+        verdict("first HTTP 200 of a micro VM that boots", "at most 1.30 s", value(boots, served), 1.3, shown),
+        verdict("first HTTP 200 of one from a template", "at most 1.30 s", value(goes_on, served), 1.3, shown),
+    ]
 
 
 def machine(binary):
@@ -109,7 +145,11 @@ def targets(figures):
         lines.append(verdict("`run --rm IMAGE true` against Docker's", "at most 1/5", container / docker, 0.2, ratio))
     else:
         lines.append("| `run --rm IMAGE true` against Docker's | at most 1/5 | not measured | |")
+    guest = median(figures["run"].get("bulkhead run, micro VM"))
+    if guest and docker:
+        lines.append(verdict("`run --rm --runtime microvm IMAGE true` against Docker's container", "at most 1", guest / docker, 1, ratio))
     lines += report_oci.targets(figures["oci"])
+    lines += microvm_targets(figures["micro VMs"])
     for what, section, name, limit in (
         ("`run --rm --runtime microvm IMAGE true`", "run", "bulkhead run, micro VM", 1.5),
         ("`up` of the shop, mixed", "up", "mixed", 8.0),

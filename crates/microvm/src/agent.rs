@@ -113,6 +113,7 @@ impl Agent {
             .map_err(|errno| Error::host("make an event descriptor").with_source(errno))?;
         let wake = Arc::new(wake);
         let (started, start) = sync_channel(1);
+        let begun = Instant::now();
         let thread = {
             let (shared, wake) = (shared.clone(), wake.clone());
             std::thread::Builder::new()
@@ -125,8 +126,9 @@ impl Agent {
                             return;
                         }
                     };
+                    phase(begun, "monitor runs");
                     let _ = started.send(Ok((running.process.id(), control)));
-                    Loop::new(running, shared, receiver, wake, &console_log)
+                    Loop::new(running, begun, shared, receiver, wake, &console_log)
                         .run(configuration, streams);
                 })
                 .map_err(|error| Error::host("start a thread").with_source(error))?
@@ -298,8 +300,16 @@ struct Loop {
     wake: Arc<OwnedFd>,
     waiting: BTreeMap<u32, Waiting>,
     next_request: u32,
+    /// When the monitor was asked for.
+    begun: Instant,
     configured: bool,
     killed: bool,
+}
+
+/// For whoever wants to know where the time of a start goes.
+fn phase(begun: Instant, what: &str) {
+    let microseconds = begun.elapsed().as_micros() as u64;
+    tracing::debug!(microseconds, "{what}");
 }
 
 struct Waiting {
@@ -312,6 +322,7 @@ struct Waiting {
 impl Loop {
     fn new(
         parts: Parts,
+        begun: Instant,
         shared: Arc<Shared>,
         commands: Receiver<Command>,
         wake: Arc<OwnedFd>,
@@ -327,6 +338,7 @@ impl Loop {
             wake,
             waiting: BTreeMap::new(),
             next_request: 0,
+            begun,
             configured: false,
             killed: false,
         }
@@ -429,12 +441,15 @@ impl Loop {
     fn handle(&mut self, message: Message) -> std::result::Result<(), String> {
         match message {
             // One that goes on from a template has said it then.
-            Message::Hello { version } if version == VERSION => {}
+            Message::Hello { version } if version == VERSION => {
+                phase(self.begun, "agent ready");
+            }
             Message::Hello { version } => {
                 return Err(format!("the agent speaks version {version}, not {VERSION}"));
             }
             Message::Configured { reply } => {
                 self.configured = true;
+                phase(self.begun, "guest set up");
                 let result = reply.into_result().map(drop);
                 let result = result.map_err(|error| error.to_string());
                 self.shared.change(|state| state.configured = Some(result));
@@ -474,7 +489,10 @@ impl Loop {
         };
         let result = reply.into_result();
         match (&result, waiting.process) {
-            (Ok(_), _) => {
+            (Ok(_), process) => {
+                if process == Some(WORKLOAD) {
+                    phase(self.begun, "workload runs");
+                }
                 if let Some((process, stdin)) = waiting.stdin {
                     self.channel.add_source(Stream::stdin(process), stdin);
                 }

@@ -4,31 +4,22 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use bulkhead_guest::{Configuration, Reply};
+use bulkhead_guest::Reply;
 use bulkhead_model::{Error, Result};
 use rustix::mount::{MountFlags, mount};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const WORKLOAD: &str = "/sys/fs/cgroup/workload";
 
-/// Makes the workload's control group with its limits.
-pub fn prepare(configuration: &Configuration) -> Result<()> {
-    let failed = |error: io::Error| {
-        Error::host("make the workload's control group in the guest").with_source(error)
-    };
+/// Makes the workload's control group.
+pub fn prepare() -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-    mount("cgroup2", MOUNT, "cgroup2", flags, None).map_err(|errno| failed(errno.into()))?;
+    mount("cgroup2", MOUNT, "cgroup2", flags, None)?;
     fs::write(
         "/sys/fs/cgroup/cgroup.subtree_control",
         "+memory +cpu +pids",
-    )
-    .map_err(failed)?;
-    fs::create_dir(WORKLOAD).map_err(failed)?;
-    limit(
-        configuration.memory_limit,
-        configuration.cpu_millis,
-        configuration.pids_limit,
-    )
+    )?;
+    fs::create_dir(WORKLOAD)
 }
 
 /// Sets the limits that are given, in bytes, thousandths of a CPU and processes.

@@ -39,7 +39,12 @@ fn main() {
 }
 
 fn run() -> std::io::Result<()> {
+    // What needs no configuration is done before the hello: guests that go on from a template have
+    // it behind them.
     boot::mount_system()?;
+    network::prepare()?;
+    cgroup::prepare()?;
+    rootfs::prepare_devices()?;
     let signals = sys::child_signal()?;
     std::fs::write("/proc/self/oom_score_adj", "-1000")?;
     let channel = Channel::new(boot::open_channel()?, MAX_FROM_HOST);
@@ -230,7 +235,11 @@ fn configure(configuration: &Configuration) -> Result<()> {
     sys::set_host_name(&configuration.hostname)
         .map_err(|error| failed("set the guest's host name", error))?;
     network::configure(&configuration.endpoints)?;
-    cgroup::prepare(configuration)?;
+    cgroup::limit(
+        configuration.memory_limit,
+        configuration.cpu_millis,
+        configuration.pids_limit,
+    )?;
     rootfs::prepare(configuration)?;
     // A guest's memory is what its workload asked for; a program that reserves more than it uses
     // (a JVM, Go, a fork of a large process) gets it, as it would in a container of a large host.

@@ -3,27 +3,34 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_model::{Endpoint, Error, Result};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::sys;
 
-/// Sets all interfaces up; the first endpoint has the default route.
+/// Sets the loopback interface up.
+pub fn prepare() -> io::Result<()> {
+    sys::set_interface_up(control_socket()?.as_fd(), "lo")
+}
+
+fn control_socket() -> rustix::io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
+    socket_with(family, kind, SocketFlags::CLOEXEC, None)
+}
+
+/// Sets the endpoints' interfaces up; the first one has the default route.
 pub fn configure(endpoints: &[Endpoint]) -> Result<()> {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|errno| Error::host("open a socket to set the network up").with_source(errno))?;
+    if endpoints.is_empty() {
+        return Ok(());
+    }
+    let socket = control_socket()
+        .map_err(|errno| Error::host("open a socket to set the network up").with_source(errno))?;
     let socket = socket.as_fd();
     let failed = |name: &str, error: io::Error| {
         Error::host(format!("set up the interface {name} in the guest")).with_source(error)
     };
-    sys::set_interface_up(socket, "lo").map_err(|error| failed("lo", error))?;
     for (index, endpoint) in endpoints.iter().enumerate() {
         let name = endpoint.interface.as_str();
         let steps = || -> io::Result<()> {

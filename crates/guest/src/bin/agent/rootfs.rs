@@ -2,7 +2,7 @@
 //! files of `/etc`. Only what must be seen from inside the workload's PID namespace is left to
 //! [`crate::spawn`].
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, makedev, mkdirat, mknodat, openat2,
 };
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_remount};
+use rustix::mount::{
+    MountFlags, mount, mount_bind, mount_bind_recursive, mount_move, mount_remount,
+};
 
 use crate::boot::{ROOT, RUN};
 
@@ -28,6 +30,9 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("urandom", 1, 9),
     ("tty", 5, 0),
 ];
+
+/// Where `/dev` is made before the sandbox has a root.
+const PREPARED_DEV: &str = "/run/dev";
 
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -71,65 +76,78 @@ fn make_mount_points() -> Io<()> {
     Ok(())
 }
 
+/// Makes the `/dev` of a sandbox that is not privileged, all but what its configuration says.
+pub fn prepare_devices() -> Io<()> {
+    fs::create_dir(PREPARED_DEV)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    mount_dev("tmpfs", Path::new(PREPARED_DEV))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fill_dev(&rustix::fs::open(PREPARED_DEV, flags, Mode::empty())?)
+}
+
 fn make_devices(configuration: &Configuration) -> Io<()> {
     // The image may have anything at /dev, a link that leads elsewhere included (CVE-2026-41579).
     let root = open_root()?;
-    let dev = resolve(&root, Path::new("dev"), OFlags::DIRECTORY)?;
-    let source = if configuration.privileged {
-        "devtmpfs"
+    let find = || resolve(&root, Path::new("dev"), OFlags::DIRECTORY);
+    if configuration.privileged {
+        mount_dev("devtmpfs", &descriptor_path(&find()?))?;
+        fill_dev(&find()?)?;
     } else {
-        "tmpfs"
-    };
-    mount(
-        source,
-        descriptor_path(&dev),
-        source,
-        MountFlags::NOSUID | MountFlags::STRICTATIME,
-        c"mode=0755,size=65536k",
-    )?;
-    let dev = resolve(&root, Path::new("dev"), OFlags::DIRECTORY)?;
+        mount_move(PREPARED_DEV, descriptor_path(&find()?))?;
+    }
+    let options = CString::new(format!("mode=1777,size={}", configuration.shm_size))
+        .map_err(|_| Errno::INVAL)?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    mount_in_dev(&find()?, "shm", "tmpfs", flags, &options)
+}
+
+fn mount_dev(kind: &str, target: &Path) -> Io<()> {
+    let flags = MountFlags::NOSUID | MountFlags::STRICTATIME;
+    mount(kind, target, kind, flags, c"mode=0755,size=65536k")
+}
+
+/// What is the same in every sandbox.
+fn fill_dev(dev: &OwnedFd) -> Io<()> {
     for (name, major, minor) in DEVICES {
         let mode = Mode::from_raw_mode(0o666);
         match mknodat(
-            &dev,
+            dev,
             name,
             FileType::CharacterDevice,
             mode,
             makedev(major, minor),
         ) {
-            Ok(()) => rustix::fs::chmodat(&dev, name, mode, AtFlags::empty())?,
+            Ok(()) => rustix::fs::chmodat(dev, name, mode, AtFlags::empty())?,
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
     }
     for (name, target) in LINKS {
-        match rustix::fs::unlinkat(&dev, name, AtFlags::empty()) {
+        match rustix::fs::unlinkat(dev, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
-        rustix::fs::symlinkat(target, &dev, name)?;
+        rustix::fs::symlinkat(target, dev, name)?;
     }
-    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-    let shm = CString::new(format!("mode=1777,size={}", configuration.shm_size))
-        .map_err(|_| Errno::INVAL)?;
-    for (name, kind, flags, options) in [
-        (
-            "pts",
-            "devpts",
-            MountFlags::NOSUID | MountFlags::NOEXEC,
-            c"newinstance,ptmxmode=0666,mode=0620,gid=5",
-        ),
-        ("shm", "tmpfs", flags, shm.as_c_str()),
-        ("mqueue", "mqueue", flags, c""),
-    ] {
-        match mkdirat(&dev, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-        let target = resolve(&dev, Path::new(name), OFlags::DIRECTORY)?;
-        mount(kind, descriptor_path(&target), kind, flags, options)?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let options = c"newinstance,ptmxmode=0666,mode=0620,gid=5";
+    mount_in_dev(dev, "pts", "devpts", flags, options)?;
+    mount_in_dev(dev, "mqueue", "mqueue", flags | MountFlags::NODEV, c"")
+}
+
+fn mount_in_dev(
+    dev: &OwnedFd,
+    name: &str,
+    kind: &str,
+    flags: MountFlags,
+    options: &CStr,
+) -> Io<()> {
+    match mkdirat(dev, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
     }
-    Ok(())
+    let target = resolve(dev, Path::new(name), OFlags::DIRECTORY)?;
+    mount(kind, descriptor_path(&target), kind, flags, options)
 }
 
 /// The files are in the agent's tmpfs and bound over those of the image, which stays unchanged.
