@@ -57,6 +57,15 @@ say "building $version for $kernel; this takes minutes, once"
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/bulkhead-kernel.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM HUP
+
+# The same sources, configuration and compiler give the same bytes: nothing of the time, the
+# machine or the caller's environment goes into the kernel, and all paths in it are relative.
+export KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=bulkhead KBUILD_BUILD_HOST=bulkhead
+export KBUILD_BUILD_VERSION=1 LC_ALL=C TZ=UTC
+unset MAKEFLAGS MAKEOVERRIDES MFLAGS ARCH SUBARCH CROSS_COMPILE LLVM LOCALVERSION SOURCE_DATE_EPOCH
+unset CC LD HOSTCC CFLAGS LDFLAGS HOSTCFLAGS HOSTLDFLAGS KCFLAGS KAFLAGS KCPPFLAGS KBUILD_OUTPUT
+umask 022
+
 tar --extract --file "$source" --directory "$work" --strip-components=1
 
 for patch in "$here"/patches/*.patch; do
@@ -74,8 +83,6 @@ if [ -n "$lost" ]; then
     echo "$lost" >&2
     exit 1
 fi
-# Nothing of the time or the machine goes into the kernel.
-export KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=bulkhead KBUILD_BUILD_HOST=bulkhead
 if ! nice -n 5 make -s -C "$work" -j"$(nproc)" vmlinux >"$log" 2>&1; then
     tail -n 40 "$log" >&2
     say "the build failed"

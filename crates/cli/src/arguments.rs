@@ -168,7 +168,7 @@ mod tests {
              --cap-add ALL --cap-drop NET_RAW --privileged --init --restart no --health-cmd x \
              --health-interval 1s --health-timeout 1s --health-retries 1 \
              --health-start-period 1s --stop-signal INT --ulimit nofile=1 \
-             --security-opt no-new-privileges --shm-size 1m --pull never image cmd -x --rm",
+             --security-opt no-new-privileges --shm-size 1m --storage-opt size=1G --pull never image cmd -x --rm",
             "build -t a -f F . --build-arg A=1 --target t --no-cache --progress plain --iidfile i -q",
             "build web",
             "images -q --format json",

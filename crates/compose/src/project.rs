@@ -116,6 +116,9 @@ pub struct Service {
         serialize_with = "serial::byte_size"
     )]
     pub shm_size: Option<ByteSize>,
+    /// `size` alone, as written.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_opt: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ulimits: BTreeMap<String, UlimitRange>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

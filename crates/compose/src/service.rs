@@ -84,6 +84,7 @@ pub(crate) fn service(
         stdin_open: context.flag(node, "stdin_open"),
         read_only: context.flag(node, "read_only"),
         shm_size: context.byte_size(node, "shm_size"),
+        storage_opt: settings::storage_options(context, node),
         ulimits: limits::ulimits(context, node),
         cap_add: settings::capabilities(context, node, "cap_add"),
         cap_drop: settings::capabilities(context, node, "cap_drop"),

@@ -1,6 +1,8 @@
 //! The settings of a service that are one value or a list of values, with the checks that the
 //! schema cannot make.
 
+use std::collections::BTreeMap;
+
 use bulkhead_model::spelling::closest;
 
 use crate::context::Context;
@@ -87,6 +89,37 @@ pub(crate) fn hostname(context: &mut Context, node: &Node) -> Option<String> {
 pub(crate) fn capabilities(context: &mut Context, node: &Node, key: &str) -> Vec<String> {
     let upper = |name: String| name.to_ascii_uppercase();
     context.texts(node, key).into_iter().map(upper).collect()
+}
+
+/// What limits the writable part of a micro VM's root. A container's cannot be limited: ignoring the
+/// key would let it fill the host's disk.
+pub(crate) fn storage_options(context: &mut Context, node: &Node) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::new();
+    let Some(given) = node.get("storage_opt") else {
+        return options;
+    };
+    for entry in given.entries() {
+        if entry.key != "size" {
+            let message = format!("unknown storage option '{}'", entry.key);
+            let help = "'size' is the only one";
+            context
+                .sources
+                .error_with_help(entry.key_span, message, help);
+            continue;
+        }
+        let is_container = node.get("runtime").and_then(Node::text) != Some("microvm");
+        if is_container {
+            context.sources.error_with_help(
+                entry.key_span,
+                "a container's root has no size limit: 'size' is of a micro VM's disk",
+                "add 'runtime: microvm', or use 'read_only: true' with 'tmpfs: /PATH:size=SIZE'",
+            );
+        }
+        if let (Some(_), Some(text)) = (context.byte_size(given, "size"), entry.value.text()) {
+            options.insert(entry.key.clone(), text.to_owned());
+        }
+    }
+    options
 }
 
 pub(crate) fn security_options(context: &mut Context, node: &Node) -> Vec<String> {

@@ -86,6 +86,7 @@ const CARRIED_OUT: &[&str] = &[
     "services.*.read_only",
     "services.*.tmpfs",
     "services.*.shm_size",
+    "services.*.storage_opt",
     "services.*.ulimits.**",
     "services.*.cap_add",
     "services.*.cap_drop",

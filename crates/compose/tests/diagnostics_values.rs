@@ -678,3 +678,33 @@ error: invalid variable '${2}'
 "#,
     );
 }
+
+#[test]
+fn the_size_of_a_root() {
+    web(
+        r#"    runtime: microvm
+    storage_opt: {size: lots, siz: 1G}
+  api: {image: i, storage_opt: {size: 1G}}
+  fine: {image: i, runtime: microvm, storage_opt: {size: 1G}}
+"#,
+        r#"
+error: invalid size for 'size': 'lots'
+  --> compose.yaml:5:25
+   |
+ 5 |     storage_opt: {size: lots, siz: 1G}
+   |                         ^^^^ write a number and a unit: 512k, 64m, 1.5g
+
+error: unknown storage option 'siz'
+  --> compose.yaml:5:31
+   |
+ 5 |     storage_opt: {size: lots, siz: 1G}
+   |                               ^^^ 'size' is the only one
+
+error: a container's root has no size limit: 'size' is of a micro VM's disk
+  --> compose.yaml:6:33
+   |
+ 6 |   api: {image: i, storage_opt: {size: 1G}}
+   |                                 ^^^^ add 'runtime: microvm', or use 'read_only: true' with 'tmpfs: /PATH:size=SIZE'
+"#,
+    );
+}

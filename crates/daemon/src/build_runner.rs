@@ -39,6 +39,7 @@ impl StepRunner for ContainerRunner {
                 layers: step.layers.clone(),
                 chain_id: step.chain_id.clone(),
                 writable: writable.to_owned(),
+                size: None,
                 read_only: false,
             },
             process: ProcessSpec {

@@ -33,6 +33,8 @@ pub struct SandboxConfig {
     pub read_only_root: bool,
     pub sysctls: BTreeMap<String, String>,
     pub shm_size: ByteSize,
+    /// Of the writable part of the root.
+    pub root_size: Option<ByteSize>,
     pub health: Option<HealthCheck>,
     pub restart: RestartPolicy,
     pub stop_signal: i32,

@@ -227,6 +227,7 @@ impl Inner {
                 layers: config.layers.clone(),
                 chain_id: config.chain_id.clone(),
                 writable: state_dir.join("root"),
+                size: config.root_size,
                 read_only: config.read_only_root,
             },
             mounts,

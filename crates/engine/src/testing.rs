@@ -27,6 +27,7 @@ pub(crate) fn record(restart: RestartPolicy) -> Record {
         read_only_root: false,
         sysctls: BTreeMap::new(),
         shm_size: ByteSize::from_mib(64),
+        root_size: None,
         health: None,
         restart,
         stop_signal: 15,

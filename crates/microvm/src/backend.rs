@@ -128,7 +128,7 @@ impl MicroVmBackend {
             },
             Disk {
                 serial: DISK_SERIAL,
-                path: disk::ensure(&root.writable, cache_dir)?,
+                path: disk::ensure(&root.writable, root.size, cache_dir)?,
                 read_only: false,
             },
         ];

@@ -13,7 +13,7 @@ mod backend;
 mod cache;
 mod clock;
 pub mod console;
-mod disk;
+pub mod disk;
 mod initramfs;
 mod kvm;
 mod launch;

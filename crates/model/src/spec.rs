@@ -121,6 +121,8 @@ pub struct RootFilesystem {
     /// Where the sandbox's changes go: a directory that holds `upper` and `work` (made by the
     /// backend) or the backend's own disk image.
     pub writable: PathBuf,
+    /// What the sandbox can write to its root at most; `None` is the backend's own default.
+    pub size: Option<ByteSize>,
     /// The workload cannot write to its root.
     pub read_only: bool,
 }

@@ -81,6 +81,8 @@ pub(super) fn host_config(
             true => None,
             false => Some(service.sysctls.clone().into_iter().collect()),
         },
+        storage_opt: (!service.storage_opt.is_empty())
+            .then(|| service.storage_opt.clone().into_iter().collect()),
         extra_hosts: list(hosts.collect()),
         dns: list(
             service

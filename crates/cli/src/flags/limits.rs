@@ -1,5 +1,6 @@
 //! Limits, restart policies, health checks and security options.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bulkhead_api::docker::{ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum};
@@ -89,6 +90,17 @@ pub fn parse_nanoseconds(flag: &str, text: &str) -> Result<i64> {
         })
 }
 
+/// `--storage-opt NAME=VALUE`: which there are is the daemon's to say.
+pub fn parse_storage_options(texts: &[String]) -> Result<HashMap<String, String>> {
+    let parse = |text: &String| match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(Failure::new(format!(
+            "--storage-opt {text}: write it as NAME=VALUE, such as size=1g"
+        ))),
+    };
+    texts.iter().map(parse).collect()
+}
+
 /// `--security-opt`: a seccomp profile's file is read, because the daemon takes its text.
 pub fn parse_security_option(text: &str) -> Result<String> {
     let (name, value) = text
@@ -124,6 +136,8 @@ mod tests {
         assert_eq!((ulimit.soft, ulimit.hard), (Some(1024), Some(-1)));
         let restart = parse_restart("on-failure:3").expect("restart");
         assert_eq!(restart.maximum_retry_count, Some(3));
+        let options = parse_storage_options(&["size=1G".to_owned()]).expect("options");
+        assert_eq!(options["size"], "1G");
         assert_eq!(
             parse_security_option("seccomp:unconfined"),
             Ok("seccomp=unconfined".to_owned())
@@ -158,6 +172,10 @@ mod tests {
             (
                 parse_nanoseconds("--health-timeout", "5").expect_err("duration"),
                 "--health-timeout 5",
+            ),
+            (
+                parse_storage_options(&["1G".to_owned()]).expect_err("option"),
+                "--storage-opt 1G",
             ),
             (
                 parse_security_option("seccomp=/none.json").expect_err("file"),

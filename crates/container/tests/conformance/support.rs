@@ -113,6 +113,7 @@ impl Fixture for Host {
                 layers: vec![layer().to_owned()],
                 chain_id: "0".repeat(64),
                 writable: self.fresh("writable"),
+                size: None,
                 read_only: false,
             },
             mounts: Vec::new(),

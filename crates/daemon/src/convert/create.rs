@@ -15,7 +15,7 @@ use bulkhead_model::{ByteSize, Error, Kind, ProcessSpec, Result, TerminalSize};
 use bulkhead_network::Protocol;
 use serde_json::Value;
 
-use super::limits::{refuse_unsupported, resources, security};
+use super::limits::{refuse_unsupported, resources, root_size, security};
 use super::mounts::mounts;
 use super::signal::parse_signal;
 use crate::accelerator;
@@ -83,6 +83,7 @@ pub(crate) fn sandbox_config(
             .and_then(|size| u64::try_from(size).ok())
             .filter(|size| *size > 0)
             .map_or(DEFAULT_SHM, ByteSize),
+        root_size: root_size(&host, kind)?,
         health: health(body.healthcheck.as_ref(), image)?,
         restart: restart(&host)?,
         stop_signal: stop_signal(body, image)?,

@@ -1,7 +1,8 @@
 //! Limits and security settings of a create request.
 
 use bulkhead_api::docker::HostConfig;
-use bulkhead_model::{ByteSize, Error, Resources, Result, Seccomp, Security, Ulimit};
+use bulkhead_microvm::disk;
+use bulkhead_model::{ByteSize, Error, Kind, Resources, Result, Seccomp, Security, Ulimit};
 
 /// The smallest memory limit with which a process starts at all, as Docker has it.
 const MINIMUM_MEMORY: ByteSize = ByteSize::from_mib(6);
@@ -49,6 +50,39 @@ pub(crate) fn resources(host: &HostConfig) -> Result<Resources> {
             .filter(|score| *score != 0)
             .and_then(|score| i32::try_from(score).ok()),
     })
+}
+
+/// The size of the writable part of the root: a micro VM's own disk. A container's is a directory of
+/// the host, which only a quota of the host's file system would limit.
+pub(super) fn root_size(host: &HostConfig, kind: Kind) -> Result<Option<ByteSize>> {
+    let mut options: Vec<_> = host.storage_opt.iter().flatten().collect();
+    options.sort_unstable();
+    let mut size = None;
+    for (name, value) in options {
+        if name != "size" {
+            return Err(Error::unsupported(format!(
+                "storage option '{name}' (HostConfig.StorageOpt) is not supported: 'size' is the \
+                 only one"
+            )));
+        }
+        size = Some(ByteSize::parse(value).ok_or_else(|| {
+            Error::invalid(format!(
+                "storage option size={value}: no size; write a number with b, k, m or g, such as 1g"
+            ))
+        })?);
+    }
+    let Some(size) = size else {
+        return Ok(None);
+    };
+    if kind == Kind::Container {
+        return Err(Error::unsupported(
+            "storage option 'size' (HostConfig.StorageOpt) limits a micro VM's disk, and a \
+             container has none: use the runtime 'microvm', or make the root read-only and give \
+             the paths that are written to a tmpfs with a size",
+        ));
+    }
+    disk::check_size(size)?;
+    Ok(Some(size))
 }
 
 pub(super) fn security(host: &HostConfig) -> Result<Security> {
@@ -115,12 +149,6 @@ pub(super) fn refuse_unsupported(host: &HostConfig) -> Result<()> {
             host.blkio_weight.is_some_and(|weight| weight != 0),
             "BlkioWeight",
         ),
-        (
-            host.storage_opt
-                .as_ref()
-                .is_some_and(|options| !options.is_empty()),
-            "StorageOpt",
-        ),
     ];
     let refused: Vec<&str> = checks
         .into_iter()
@@ -163,6 +191,36 @@ mod tests {
             ..HostConfig::default()
         };
         assert!(super::resources(&tiny).is_err());
+    }
+
+    #[test]
+    fn the_root_has_a_size_in_a_micro_vm() {
+        let size = |options: &[(&str, &str)], kind| {
+            let options = options.iter();
+            let options = options.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let host = HostConfig {
+                storage_opt: Some(options.collect()),
+                ..HostConfig::default()
+            };
+            root_size(&host, kind).map_err(|error| error.to_string())
+        };
+        let gibibyte = Ok(Some(ByteSize(1 << 30)));
+        assert_eq!(size(&[("size", "1G")], Kind::Microvm), gibibyte);
+        assert_eq!(size(&[], Kind::Container), Ok(None));
+        for (options, kind, part) in [
+            (&[("size", "1G")][..], Kind::Container, "'microvm'"),
+            (&[("size", "10m")], Kind::Microvm, "at least 64MiB"),
+            (&[("size", "much")], Kind::Microvm, "size=much"),
+            (&[("size", "-1")], Kind::Microvm, "size=-1"),
+            (
+                &[("dm.fs", "xfs"), ("size", "1G")],
+                Kind::Microvm,
+                "'dm.fs'",
+            ),
+        ] {
+            let error = size(options, kind).expect_err("refused");
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

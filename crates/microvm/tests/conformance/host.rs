@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bulkhead_microvm::{console, rootfs};
 use bulkhead_model::testing::{Fixture, Running, run};
-use bulkhead_model::{ErrorKind, Mount, MountSource};
+use bulkhead_model::{Backend, ByteSize, ErrorKind, Mount, MountSource};
 
 use crate::support::{Guests, config};
 
@@ -17,6 +18,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_monitor_that_dies_is_the_guests_death", monitor_dies),
     ("a_guest_that_dies_is_seen", guest_dies),
     ("the_disk_keeps_its_data", disk_keeps_data),
+    ("a_disk_has_the_size_that_is_asked_for", disk_size),
     ("a_flood_on_the_console_is_bounded", console_flood),
     ("a_reader_that_stops_blocks_nobody_else", stopped_reader),
     ("an_image_of_several_layers_is_their_sum", layers),
@@ -87,6 +89,28 @@ fn disk_keeps_data(guests: &Guests) {
     assert_eq!(run(guests, &spec).status.code, 0);
     spec.process.args = shell("cat /file").map(str::to_owned).to_vec();
     assert_eq!(run(guests, &spec).text(), "kept");
+}
+
+fn disk_size(guests: &Guests) {
+    let script = "dd if=/dev/zero of=/file bs=1M count=200; \
+                  head -c 1000 /file | wc -c; rm /file; echo again > /file && cat /file";
+    let mut spec = guests.spec(&shell(script));
+    spec.root.size = Some(ByteSize::from_mib(100));
+    let output = run(guests, &spec);
+    assert!(
+        output.stderr.contains("No space left on device"),
+        "{output:?}"
+    );
+    assert_eq!(output.text(), "1000\nagain");
+    let disk = fs::metadata(spec.root.writable.join("disk.ext4")).expect("disk");
+    assert_eq!(disk.len(), 100 << 20);
+    assert!(disk.blocks() * 512 <= 100 << 20, "{}", disk.blocks() * 512);
+
+    let mut spec = guests.spec(&["true"]);
+    spec.root.size = Some(ByteSize::from_mib(63));
+    let error = guests.backend.create(&spec, Vec::new()).err();
+    let error = error.expect("that is too small");
+    assert!(error.to_string().contains("at least 64MiB"), "{error}");
 }
 
 fn console_flood(guests: &Guests) {

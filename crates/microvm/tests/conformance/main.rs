@@ -1,9 +1,11 @@
 //! The conformance suite over micro VMs, and what is particular to them.
 //!
 //! The test binary is its own launcher: run with `microvm-launch` it becomes one. Guests run
-//! under software emulation, which every host has.
+//! under software emulation, which every host has. Run with `compare-trees` it compares the image of
+//! layers with the container's root of them.
 
 mod host;
+mod rootfs;
 mod support;
 mod templates;
 
@@ -22,6 +24,12 @@ fn main() -> ExitCode {
     {
         return bulkhead_microvm::monitor_main(arguments.split_off(1));
     }
+    if arguments
+        .first()
+        .is_some_and(|argument| argument == rootfs::COMPARE)
+    {
+        return rootfs::compare_main(&arguments[1..]);
+    }
     let shared = testing::scenarios().into_iter().map(|(name, scenario)| {
         trial(&format!("conformance::{name}"), move |guests| {
             scenario(guests)
@@ -33,7 +41,10 @@ fn main() -> ExitCode {
     let templates = templates::SCENARIOS
         .iter()
         .map(|(name, scenario)| trial(&format!("templates::{name}"), *scenario));
-    let trials = shared.chain(host).chain(templates).collect();
+    let rootfs = rootfs::SCENARIOS
+        .iter()
+        .map(|(name, scenario)| trial(&format!("rootfs::{name}"), *scenario));
+    let trials = shared.chain(host).chain(templates).chain(rootfs).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

@@ -148,6 +148,7 @@ impl Fixture for Guests {
                 layers: vec![self.layer.clone()],
                 chain_id: "ab".repeat(32),
                 writable: state_dir.join("writable"),
+                size: None,
                 read_only: false,
             },
             mounts: Vec::new(),

@@ -111,6 +111,9 @@ pub struct Run {
     /// Size of /dev/shm
     #[arg(long, value_name = "SIZE")]
     shm_size: Option<String>,
+    /// size=SIZE: of what a micro VM can write to its root
+    #[arg(long = "storage-opt", value_name = "NAME=VALUE")]
+    storage_options: Vec<String>,
     /// Parameter of the kernel, NAME=VALUE
     #[arg(long = "sysctl", value_name = "NAME=VALUE")]
     sysctls: Vec<String>,

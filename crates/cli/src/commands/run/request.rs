@@ -13,7 +13,8 @@ use super::Run;
 use crate::failure::{Failure, Result};
 use crate::flags::environment;
 use crate::flags::limits::{
-    parse_cpus, parse_nanoseconds, parse_restart, parse_security_option, parse_size, parse_ulimit,
+    parse_cpus, parse_nanoseconds, parse_restart, parse_security_option, parse_size,
+    parse_storage_options, parse_ulimit,
 };
 use crate::flags::mounts::{Volumes, parse_mount, parse_tmpfs};
 use crate::flags::ports::Ports;
@@ -153,6 +154,10 @@ fn host_config(arguments: &Run, directory: &Path) -> Result<HostConfig> {
         pids_limit: arguments.pids_limit,
         ulimits: list(ulimits.collect::<Result<Vec<ResourcesUlimits>>>()?),
         shm_size: size("--shm-size", &arguments.shm_size)?,
+        storage_opt: match arguments.storage_options.is_empty() {
+            true => None,
+            false => Some(parse_storage_options(&arguments.storage_options)?),
+        },
         sysctls: match arguments.sysctls.is_empty() {
             true => None,
             false => Some(sysctls.collect::<Result<_>>()?),
