@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use bulkhead_api::bulkhead::Shutdown;
 use clap::{Args, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::entry::{self, DaemonOptions};
 use crate::failure::{Failure, Result};
@@ -12,6 +14,12 @@ use crate::session::Session;
 
 /// How long a daemon may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long its process may take to end when it answers no more.
+const EXIT_TIMEOUT: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
 
 #[derive(Debug, Args)]
 pub struct Daemon {
@@ -61,6 +69,9 @@ pub async fn stop(session: &Session, arguments: Daemon) -> Result<u8> {
         output::note("bulkhead: no daemon runs");
         return Ok(0);
     };
+    let pid = client.bulkhead_info().await.map(|info| info.pid as i32);
+    let process = pid.ok().and_then(Pid::from_raw);
+    let process = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     client.shutdown(&Shutdown { force }).await?;
     let begin = Instant::now();
     while session.running_client().await.is_some() {
@@ -72,6 +83,13 @@ pub async fn stop(session: &Session, arguments: Daemon) -> Result<u8> {
             )));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The socket goes first. Where the id is that of a process elsewhere, behind a socket that was
+    // brought here, that is all there is to wait for.
+    if let Some(process) = process {
+        let mut descriptors = [PollFd::new(&process, PollFlags::IN)];
+        poll(&mut descriptors, Some(&EXIT_TIMEOUT))
+            .map_err(|errno| Failure::new(format!("wait for the daemon's end: {errno}")))?;
     }
     Ok(0)
 }
