@@ -268,9 +268,22 @@ def own_mounts(directory):
     return False
 
 
+def installed(binary, directory):
+    """A copy as a package manager leaves it, its pages not read yet. What a linker has just written
+    is in the page cache in large pieces, which the kernel maps as a whole: it would count for more
+    memory than that of any user, and the others are installed, too."""
+    path = directory / pathlib.Path(binary).name
+    shutil.copy(binary, path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return str(path)
+
+
 def measure(bulkhead, rounds):
     with tempfile.TemporaryDirectory(prefix="bho", dir="/var/tmp") as name:
         directory = pathlib.Path(name)
+        bulkhead = installed(bulkhead, directory)
         true, sleep = bundle(directory, "true", ["true"]), bundle(directory, "sleep", ["sleep", "3600"])
         crun = [shutil.which("crun"), "--cgroup-manager=disabled"] if shutil.which("crun") else None
         refusal = plain_crun(crun[:1], true) if crun else "crun is not installed"
