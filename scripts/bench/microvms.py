@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import tarfile
@@ -64,28 +65,26 @@ class Starts:
             raise Failed(f"{method} {path}: exit code {response.status}: {answer.decode()}")
         return json.loads(answer) if answer else None
 
+    @contextlib.contextmanager
+    def started(self, runtime, *command):
+        """A sandbox that has just been started: its id, when that was asked for, and when answered."""
+        body = {"Image": IMAGE, "Cmd": ["/bin/busybox", *command], "HostConfig": {"Runtime": runtime}}
+        sandbox = self.api("POST", "/containers/create", body)["Id"]
+        try:
+            asked = time.perf_counter()
+            self.api("POST", f"/containers/{sandbox}/start")
+            yield sandbox, asked, time.perf_counter()
+        finally:
+            self.api("DELETE", f"/containers/{sandbox}?force=1&v=1")
+
     def once(self, runtime):
         """One start: step -> seconds since it was asked for. The agent's steps count from when the
         monitor was asked for, some milliseconds later."""
-        body = {
-            "Image": IMAGE,
-            "Cmd": ["/bin/busybox", "httpd", "-f", "-p", str(PORT), "-h", "/www"],
-            "HostConfig": {"Runtime": runtime},
-        }
-        sandbox = self.api("POST", "/containers/create", body)["Id"]
-        try:
-            started = time.perf_counter()
-            self.api("POST", f"/containers/{sandbox}/start")
-            steps = {ANSWERED: time.perf_counter() - started}
+        with self.started(runtime, "httpd", "-f", "-p", str(PORT), "-h", "/www") as (sandbox, asked, answered):
             details = self.api("GET", f"/containers/{sandbox}/json")
-            address = next(iter(details["NetworkSettings"]["Networks"].values()))["IPAddress"]
-            wait_for_page(address)
-            steps[SERVED] = time.perf_counter() - started
-            if runtime == "microvm":
-                steps |= self.phases(sandbox)
-            return steps
-        finally:
-            self.api("DELETE", f"/containers/{sandbox}?force=1&v=1")
+            wait_for_page(next(iter(details["NetworkSettings"]["Networks"].values()))["IPAddress"])
+            steps = {ANSWERED: answered - asked, SERVED: time.perf_counter() - asked}
+            return steps | (self.phases(sandbox) if runtime == "microvm" else {})
 
     def phases(self, sandbox):
         log = pathlib.Path(self.bulkhead.root) / f"lib/sandboxes/{sandbox}/supervisor.log"
@@ -94,15 +93,20 @@ class Starts:
         ready = found.get("agent ready", found["monitor runs"])
         return {READY: int(ready) / 1e6, RUNS: int(found["workload runs"]) / 1e6}
 
-    def without_template(self):
-        """One start of a guest that finds no template."""
+    @contextlib.contextmanager
+    def no_template(self):
+        """Guests that are started meanwhile boot."""
         os.rename(self.templates, self.aside)
         try:
-            return self.once("microvm")
+            yield
         finally:
             # What the daemon may have made meanwhile is the same.
-            subprocess.run(["rm", "-rf", self.templates], check=True)
+            shutil.rmtree(self.templates, ignore_errors=True)
             os.rename(self.aside, self.templates)
+
+    def without_template(self):
+        with self.no_template():
+            return self.once("microvm")
 
     def wait_for_template(self):
         """The first guest of a size lets the daemon make its template."""
@@ -115,20 +119,10 @@ class Starts:
 
     def floor(self):
         """A function that boots plain QEMU as a guest of ours is booted, until its agent speaks."""
+        with self.no_template(), self.started("microvm", "sleep", "60") as (sandbox, *_):
+            pid = self.api("GET", f"/containers/{sandbox}/json")["State"]["Pid"]
+            words = pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
         arguments = []
-        os.rename(self.templates, self.aside)
-        try:
-            body = {"Image": IMAGE, "Cmd": ["/bin/busybox", "sleep", "60"], "HostConfig": {"Runtime": "microvm"}}
-            sandbox = self.api("POST", "/containers/create", body)["Id"]
-            try:
-                self.api("POST", f"/containers/{sandbox}/start")
-                pid = self.api("GET", f"/containers/{sandbox}/json")["State"]["Pid"]
-                words = pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            finally:
-                self.api("DELETE", f"/containers/{sandbox}?force=1&v=1")
-        finally:
-            subprocess.run(["rm", "-rf", self.templates], check=True)
-            os.rename(self.aside, self.templates)
         for name in ("-accel", "-cpu", "-smp", "-m", "-machine", "-kernel", "-initrd", "-append"):
             arguments += [name, words[words.index(name) + 1]]
         return lambda: boot(words[0], arguments)

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bulkhead_container::cgroup::Cgroup;
 use bulkhead_engine::{Launcher, RemoteSandbox, StartRequest};
 use bulkhead_microvm::accelerator::AcceleratorChoice;
+use bulkhead_microvm::monitor::find_program;
 use bulkhead_microvm::template;
 use bulkhead_model::{ByteSize, Ending, Error, Kind, Resources, Result};
 use bulkhead_supervisor::protocol::CreateReport;
@@ -257,10 +258,7 @@ fn microvm_settings(paths: &Paths) -> Result<MicrovmSettings> {
 }
 
 pub(crate) fn find_qemu() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/usr/local/bin".into());
-    std::env::split_paths(&path)
-        .map(|directory| directory.join("qemu-system-x86_64"))
-        .find(|candidate| candidate.is_file())
+    find_program(Path::new("qemu-system-x86_64")).ok()
 }
 
 #[async_trait]

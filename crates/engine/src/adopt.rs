@@ -163,10 +163,7 @@ impl Inner {
                         return self.take_back_start(entry, &record).await;
                     }
                     None => {
-                        let killed = ExitStatus {
-                            code: 137,
-                            oom_killed: false,
-                        };
+                        let killed = ExitStatus::KILLED;
                         self.ended(entry, killed.into(), SystemTime::now()).await;
                     }
                 }

@@ -18,12 +18,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A run of this length was a success: the next pause is the first again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
 
-/// What a workload ended with whose end nobody saw.
-const KILLED: ExitStatus = ExitStatus {
-    code: 137,
-    oom_killed: false,
-};
-
 impl Inner {
     /// Hears of the workload's end, and runs its health check meanwhile.
     pub(crate) fn watch_over(self: &Arc<Self>, entry: &Arc<Entry>, remote: Arc<dyn RemoteSandbox>) {
@@ -46,7 +40,7 @@ impl Inner {
                     tracing::error!(%error, sandbox = entry.id, "a supervisor was lost");
                     match inner.launcher.last_exit(&entry.id) {
                         Ok(Some((_, ending))) => ending,
-                        _ => KILLED.into(),
+                        _ => ExitStatus::KILLED.into(),
                     }
                 }
             };

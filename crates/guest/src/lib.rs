@@ -25,6 +25,12 @@ pub const WORKLOAD: u32 = 1;
 /// The name of the virtio-console port that carries the channel.
 pub const PORT_NAME: &str = "bulkhead.agent";
 
+/// How many places for devices a guest has.
+pub const PLACES: usize = 8;
+
+/// The first places are those of the devices that every guest has: the channel and random numbers.
+pub const OWN_PLACES: usize = 2;
+
 /// The serial number of the disk that holds the read-only image.
 pub const IMAGE_SERIAL: &str = "image";
 

@@ -29,12 +29,6 @@ use crate::monitor::{Control, Machine, Monitor, Origin, Running};
 /// How long a monitor whose channel has closed may take to say why and to end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// What a process that was killed with its guest ended with.
-const KILLED: ExitStatus = ExitStatus {
-    code: 137,
-    oom_killed: false,
-};
-
 /// A software-emulated guest on a machine that is overloaded still boots in this time.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -216,7 +210,7 @@ impl Agent {
                 return *status;
             }
             if state.ended.is_some() {
-                return KILLED;
+                return ExitStatus::KILLED;
             }
             state = self
                 .shared

@@ -11,6 +11,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -183,18 +184,10 @@ fn take(machine: &Machine, monitor: &dyn Monitor, files: &TemplateFiles) -> Resu
         mut control,
     } = monitor.start(machine)?;
     let mut log = Log::new(None);
-    let result = wait_for_agent(Channel::new(agent, MAX_FROM_GUEST), |channel, timeout| {
-        use std::os::fd::AsFd;
-        let events = channel.turn(&[console.as_fd()], Some(timeout))?;
-        if events
-            .iter()
-            .any(|event| matches!(event, Event::Readable(_)))
-        {
-            log.read_from(&console);
-        }
-        Ok(events)
-    })
-    .and_then(|_open| {
+    // Open for as long as the template is taken: a guest that has seen it close would go on with a
+    // closed one.
+    let mut channel = Channel::new(agent, MAX_FROM_GUEST);
+    let result = wait_for_agent(&mut channel, &console, &mut log).and_then(|()| {
         let state = File::create(&files.state)
             .map_err(|error| Error::host("make a template's state").with_source(error))?;
         control.save(state.into())
@@ -214,30 +207,24 @@ fn take(machine: &Machine, monitor: &dyn Monitor, files: &TemplateFiles) -> Resu
     })
 }
 
-/// The channel is open for as long as the template is taken: a guest that has seen it close would
-/// go on with a closed one.
-fn wait_for_agent(
-    mut channel: Channel,
-    mut turn: impl FnMut(
-        &mut Channel,
-        Duration,
-    ) -> std::result::Result<Vec<Event>, bulkhead_guest::channel::ChannelError>,
-) -> Result<Channel> {
+fn wait_for_agent(channel: &mut Channel, console: &OwnedFd, log: &mut Log) -> Result<()> {
     let deadline = Instant::now() + BOOT_TIMEOUT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::channel("the guest did not boot in time"));
         }
-        let events = turn(&mut channel, left)
+        let events = channel
+            .turn(&[console.as_fd()], Some(left))
             .map_err(|error| Error::channel("the guest ended").with_source(error))?;
         for event in events {
             match event {
-                Event::Message(Message::Hello { version: VERSION }) => return Ok(channel),
+                Event::Message(Message::Hello { version: VERSION }) => return Ok(()),
                 Event::Message(other) => {
                     return Err(Error::channel(format!("the agent began with {other:?}")));
                 }
-                _ => {}
+                Event::Readable(_) => drop(log.read_from(console)),
+                Event::SourceEnded(_) | Event::SinkEnded(_) => {}
             }
         }
     }

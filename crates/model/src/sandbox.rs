@@ -125,6 +125,14 @@ pub struct ExitStatus {
     pub oom_killed: bool,
 }
 
+impl ExitStatus {
+    /// Of a process whose end nobody saw, or that was killed with what it ran in.
+    pub const KILLED: Self = Self {
+        code: 137,
+        oom_killed: false,
+    };
+}
+
 /// How one run of a sandbox ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize))]

@@ -19,11 +19,6 @@ use crate::status::Status;
 /// How long a sandbox waits to be started.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const SIGKILL: i32 = 9;
-/// What a process ended with whose end nobody saw.
-const KILLED: ExitStatus = ExitStatus {
-    code: 137,
-    oom_killed: false,
-};
 
 /// How the workload ended, and who waits to hear of it.
 pub(crate) struct Exit {
@@ -57,7 +52,7 @@ impl Exit {
     pub(crate) fn ending(&self) -> Ending {
         match &self.outcome {
             Outcome::Exited { ending, .. } => ending.clone(),
-            Outcome::Discarded => KILLED.into(),
+            Outcome::Discarded => ExitStatus::KILLED.into(),
         }
     }
 
@@ -212,7 +207,7 @@ impl Server {
                 Ok(exit) => server.supervised.exit_status(exit),
                 Err(error) => {
                     tracing::error!(%error, "the sandbox was lost");
-                    KILLED
+                    ExitStatus::KILLED
                 }
             };
             let error = server.supervised.sandbox.death();
@@ -351,7 +346,7 @@ fn carry(stream: UnixStream, process: Arc<dyn Process>, io: ProcessIo) {
     }
     let exit = process.wait().unwrap_or_else(|error| {
         tracing::error!(%error, "an exec was lost");
-        KILLED
+        ExitStatus::KILLED
     });
     for pump in pumps {
         if pump.join().is_err() {

@@ -88,8 +88,11 @@ pub async fn stop(session: &Session, arguments: Daemon) -> Result<u8> {
     // brought here, that is all there is to wait for.
     if let Some(process) = process {
         let mut descriptors = [PollFd::new(&process, PollFlags::IN)];
-        poll(&mut descriptors, Some(&EXIT_TIMEOUT))
+        let ended = poll(&mut descriptors, Some(&EXIT_TIMEOUT))
             .map_err(|errno| Failure::new(format!("wait for the daemon's end: {errno}")))?;
+        if ended == 0 {
+            output::note("bulkhead: the daemon answers no more, but its process has not ended yet");
+        }
     }
     Ok(0)
 }

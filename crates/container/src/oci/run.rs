@@ -30,7 +30,8 @@ pub(super) fn main(global: &Global, arguments: &[String]) -> Result<u8> {
     let Created {
         container, config, ..
     } = created;
-    if !detached {
+    // They are held already where the order has been given.
+    if !detached && !created.ordered {
         foreground::hold_signals();
     }
     let started = match created.channel {

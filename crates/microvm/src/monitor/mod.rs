@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use bulkhead_model::{Error, Result};
 
-pub use qemu::Qemu;
+pub use qemu::{Qemu, find_program};
 
 use crate::launch::StagedFile;
 

@@ -7,6 +7,7 @@ use bulkhead_api::docker::{
     ACCELERATOR_LABEL, ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig,
     HostConfig, NetworkingConfig, ResourcesUlimits,
 };
+use bulkhead_microvm::Accelerator;
 use bulkhead_model::Kind;
 
 use super::Run;
@@ -84,10 +85,8 @@ fn labels(arguments: &Run) -> Result<HashMap<String, String>> {
             "--accelerator: a container has none; add --runtime microvm",
         ));
     }
-    if !["kvm", "tcg"].contains(&accelerator.as_str()) {
-        return Err(Failure::new(format!(
-            "--accelerator {accelerator}: use kvm or tcg"
-        )));
+    if let Err(error) = accelerator.parse::<Accelerator>() {
+        return Err(Failure::new(format!("--accelerator: {error}")));
     }
     let other = labels.insert(ACCELERATOR_LABEL.to_owned(), accelerator.clone());
     if other.is_some_and(|other| other != *accelerator) {
@@ -327,7 +326,7 @@ mod tests {
             (&["--accelerator", "kvm", "i"], "add --runtime microvm"),
             (
                 &["--runtime", "microvm", "--accelerator", "hvf", "i"],
-                "use kvm or tcg",
+                "use 'kvm' or 'tcg'",
             ),
             (
                 &[

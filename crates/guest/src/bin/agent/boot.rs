@@ -6,15 +6,10 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulkhead_guest::{DISK_SERIAL, IMAGE_SERIAL, PORT_NAME};
+use bulkhead_guest::{DISK_SERIAL, IMAGE_SERIAL, OWN_PLACES, PLACES, PORT_NAME};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
-
-/// A guest has so many places for devices, the first of which are those of every guest: the channel
-/// and the random numbers.
-const PLACES: usize = 8;
-const OWN_PLACES: usize = 2;
 
 /// Where the sandbox's root is put together.
 pub const ROOT: &str = "/root";

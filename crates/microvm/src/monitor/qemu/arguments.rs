@@ -2,18 +2,20 @@
 
 use std::os::fd::OwnedFd;
 
-use bulkhead_guest::PORT_NAME;
+use bulkhead_guest::{OWN_PLACES, PLACES, PORT_NAME};
 use bulkhead_model::{Error, Result};
 
 use crate::launch::text;
 use crate::monitor::{Accelerator, Disk, Interface, Machine, Origin, Share};
 
-/// The places of virtio devices that the machine has without ACPI.
-const PLACES: usize = 8;
-
+/// Without ACPI the machine has [`PLACES`] of virtio devices.
+///
 /// Where the registers of the first place are, how many bytes each place has, and the first
 /// interrupt (QEMU's `include/hw/i386/microvm.h`).
 const FIRST_PLACE: (u64, u64, usize) = (0xfeb0_0000, 512, 5);
+
+/// The image and the sandbox's own.
+const DISKS: usize = 2;
 
 /// QEMU's command line, with the descriptors that it names.
 #[derive(Debug, Default)]
@@ -32,8 +34,9 @@ impl Arguments {
     /// Adds a device at the next free place.
     fn device(&mut self, kind: &str, properties: &str) -> Result<()> {
         if self.places == PLACES {
+            let needed = OWN_PLACES + DISKS;
             return Err(Error::unsupported(format!(
-                "a micro VM has room for {PLACES} devices and needs four of them itself: give the \
+                "a micro VM has room for {PLACES} devices and needs {needed} of them itself: give the \
                  sandbox fewer mounts or networks, or use the runtime 'container'"
             )));
         }

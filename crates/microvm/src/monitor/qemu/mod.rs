@@ -6,7 +6,7 @@ mod control;
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bulkhead_model::{Error, Result};
@@ -83,16 +83,24 @@ impl Monitor for Qemu {
     }
 
     fn program(&self) -> io::Result<PathBuf> {
-        if self.program.components().count() > 1 {
-            return fs::canonicalize(&self.program);
-        }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .map(|directory| directory.join(&self.program))
-            .find(|candidate| candidate.is_file())
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
-            .and_then(fs::canonicalize)
+        find_program(&self.program)
     }
+}
+
+/// Where a program is, by its path or by its name on the `PATH`.
+///
+/// # Errors
+/// `NotFound`, or what keeps it from being looked at.
+pub fn find_program(program: &Path) -> io::Result<PathBuf> {
+    if program.components().count() > 1 {
+        return fs::canonicalize(program);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/usr/local/bin".into());
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+        .and_then(fs::canonicalize)
 }
 
 fn load(control: &mut Qmp, files: &TemplateFiles) -> Result<()> {
